@@ -1,0 +1,10 @@
+//! What the engine knows about a store, in memory: members of versions, versions and their order, and where pages,
+//! frames and deltas lie. Pure data and pure questions.
+
+pub mod member;
+pub mod place;
+pub mod version;
+
+pub use member::{Content, Kind, Member, Run};
+pub use place::{DeltaFile, FrameRef, PageRef, Slice};
+pub use version::{Version, VersionKind, Whole};

@@ -1,0 +1,85 @@
+//! Exit codes as a type.
+
+use std::process::ExitCode;
+
+use crate::error::{Error, StoreError};
+
+/// How a command ended. Of several the worst counts, in the order damage, failed, locked, warnings, done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or nothing to do.
+    Done,
+    /// Done, but something is missing or needs attention.
+    Warnings,
+    /// Another run holds the store.
+    Locked,
+    /// Not done.
+    Failed,
+    /// The store is damaged.
+    Damage,
+    /// The command line or the configuration is wrong.
+    Usage,
+}
+
+impl Exit {
+    /// How a command ended that ends with this error.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::Store(StoreError::Locked(_)) => Self::Locked,
+            Error::Store(StoreError::Damaged { .. }) => Self::Damage,
+            Error::Store(_) | Error::Refused(_) | Error::File { .. } => Self::Failed,
+            Error::Config { .. } | Error::Usage(_) => Self::Usage,
+        }
+    }
+
+    /// Done, with warnings if there are any.
+    pub fn done(problems: &[String]) -> Self {
+        if problems.is_empty() { Self::Done } else { Self::Warnings }
+    }
+
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Warnings => 3,
+            Self::Locked => 4,
+            Self::Damage => 5,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Exit;
+    use crate::error::{Error, StoreError};
+    use std::io;
+
+    #[test]
+    fn k2_every_class_of_error_has_its_code() {
+        let io = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let cases = [
+            (Error::Store(StoreError::Locked("s".into())), 4),
+            (Error::Store(StoreError::damaged("f", "d")), 5),
+            (Error::Store(StoreError::io("read", "f", io::Error::from(io::ErrorKind::NotFound))), 5),
+            (Error::Store(StoreError::io("write", "f", io::Error::from(io::ErrorKind::StorageFull))), 1),
+            (Error::Store(StoreError::io("write", "f", io())), 1),
+            (Error::Store(StoreError::Proof("p".into())), 1),
+            (Error::Refused("r".into()), 1),
+            (Error::file("open", "/f", io()), 1),
+            (Error::Config { path: "/c".into(), detail: "d".into() }, 2),
+            (Error::Usage("u".into()), 2),
+        ];
+        for (error, code) in cases {
+            assert_eq!(Exit::of(&error).code(), code, "{error}");
+        }
+        assert_eq!((Exit::done(&[]).code(), Exit::done(&["w".into()]).code()), (0, 3));
+    }
+}

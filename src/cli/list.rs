@@ -1,0 +1,144 @@
+//! `list`: stores and versions, for people and for programs.
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::args::List;
+use super::exit::Exit;
+use super::fs::output_bytes;
+use super::{Context, stores};
+use crate::catalog::version::describe;
+use crate::catalog::{Version, VersionKind};
+use crate::config::general::General;
+use crate::error::Error;
+use crate::store::Store;
+use crate::time::rfc3339;
+
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct AllStores {
+    schema: u32,
+    stores: Vec<OneStore>,
+}
+
+#[derive(Serialize)]
+struct OneStore {
+    name: String,
+    path: String,
+    versions: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Versions {
+    schema: u32,
+    versions: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    seq: u64,
+    timestamp: String,
+    kind: &'static str,
+    stored: &'static str,
+    stream: &'static str,
+    size_bytes: u64,
+    added_bytes: u64,
+    stored_bytes: u64,
+    members: u64,
+    partial: bool,
+}
+
+impl From<&Version> for Row {
+    fn from(version: &Version) -> Self {
+        Self {
+            seq: version.seq,
+            timestamp: rfc3339(version.time),
+            kind: version.kind.word(),
+            stored: version.stored_word(),
+            stream: version.stream.word(),
+            size_bytes: version.size_bytes,
+            added_bytes: version.added_bytes,
+            stored_bytes: version.stored_bytes(),
+            members: version.members,
+            partial: version.is_partial(),
+        }
+    }
+}
+
+pub fn run(context: &Context, args: &List) -> Result<Exit, Error> {
+    let general = stores::existing_config(context)?;
+    match &args.dst {
+        Some(dst) => one(context, args, &general, dst),
+        None => all(context, args, &general),
+    }
+}
+
+fn one(context: &Context, args: &List, general: &General, dst: &str) -> Result<Exit, Error> {
+    let versions = versions(&stores::open(general, dst)?)?;
+    if args.json {
+        print_json(context, &Versions { schema: SCHEMA, versions: versions.iter().map(Row::from).collect() });
+    } else {
+        context.output.answer(&table(&versions, &TimeZone::system()));
+    }
+    Ok(Exit::Done)
+}
+
+/// A store that cannot be read does not hide the others; the worst result counts.
+fn all(context: &Context, args: &List, general: &General) -> Result<Exit, Error> {
+    stores::require_root(general)?;
+    let mut exit = Exit::Done;
+    let mut found = Vec::new();
+    for name in stores::find(&general.root_path) {
+        match stores::open(general, &name).and_then(|store| versions(&store)) {
+            Ok(versions) => found.push((name, versions)),
+            Err(error) => {
+                context.output.error(&error);
+                exit = Exit::of(&error);
+            }
+        }
+    }
+    if args.json {
+        let path = |name: &String| general.root_path.join(name).display().to_string();
+        let stores = found.iter().map(|(name, versions)| OneStore { name: name.clone(), path: path(name), versions: versions.iter().map(Row::from).collect() });
+        print_json(context, &AllStores { schema: SCHEMA, stores: stores.collect() });
+    } else {
+        found.iter().for_each(|(name, versions)| context.output.answer(&summary(name, versions)));
+    }
+    Ok(exit)
+}
+
+fn versions(store: &Store) -> Result<Vec<Version>, Error> {
+    let _guard = store.lock_reader()?;
+    Ok(store.versions(&store.current()?)?)
+}
+
+fn print_json(context: &Context, value: &impl Serialize) {
+    let text = serde_json::to_string_pretty(value).expect("plain data");
+    context.output.answer(&format!("{text}\n"));
+}
+
+fn summary(name: &str, versions: &[Version]) -> String {
+    match versions.last() {
+        Some(last) => format!("{name}: {} versions, the newest {}\n", versions.len(), describe(last)),
+        None => format!("{name}: no versions\n"),
+    }
+}
+
+/// Oldest first; increments stand indented under their full.
+fn table(versions: &[Version], zone: &TimeZone) -> String {
+    if versions.is_empty() {
+        return String::new();
+    }
+    let mut out = format!("{:<7} {:<26} {:<9} {:<6} {:>11} {:>11} {:>11} {:>9}\n", "version", "time", "kind", "stored", "size", "added", "holds", "members");
+    for version in versions {
+        let indent = if version.kind == VersionKind::Increment { " " } else { "" };
+        let name = format!("{indent}v{}", version.seq);
+        let time = version.time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z");
+        let [size, added, holds] = [version.size_bytes, version.added_bytes, version.stored_bytes()].map(output_bytes);
+        let partial = if version.is_partial() { "  partial" } else { "" };
+        let (kind, stored, members) = (version.kind.word(), version.stored_word(), version.members);
+        out.push_str(&format!("{name:<7} {time:<26} {kind:<9} {stored:<6} {size:>11} {added:>11} {holds:>11} {members:>9}{partial}\n"));
+    }
+    out
+}

@@ -1,0 +1,67 @@
+//! The command line: words typed by people in, words for people out. The only place that prints.
+
+mod args;
+mod exit;
+mod fs;
+mod fs_init;
+mod list;
+mod output;
+mod progress;
+mod restore;
+mod stores;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::Error;
+use args::{Args, Command};
+use exit::Exit;
+use output::Output;
+
+/// What every command is given.
+struct Context {
+    config_dir: PathBuf,
+    output: Output,
+}
+
+/// Runs the command that was typed.
+pub fn run() -> ExitCode {
+    // Nothing that this program creates is for others to read.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let args = Args::parse();
+    let output = Output::new(args.quiet, args.verbose);
+    let exit = match execute(args, output) {
+        Ok(exit) => exit,
+        Err(error) => {
+            output.error(&error);
+            Exit::of(&error)
+        }
+    };
+    exit.into()
+}
+
+fn execute(args: Args, output: Output) -> Result<Exit, Error> {
+    if let Some(threads) = args.threads {
+        let built = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+        built.map_err(|error| Error::Usage(format!("Cannot start {threads} threads: {error}")))?;
+    }
+    let config_dir = match args.config_dir {
+        Some(dir) => dir,
+        None => home()?.join(".btw-backup"),
+    };
+    let context = Context { config_dir, output };
+    match args.command {
+        Command::FsInit(args) => fs_init::run(&context, &args),
+        Command::Fs(args) => fs::run(&context, &args),
+        Command::List(args) => list::run(&context, &args),
+        Command::Restore(args) => restore::run(&context, &args),
+    }
+}
+
+fn home() -> Result<PathBuf, Error> {
+    std::env::home_dir()
+        .filter(|home| !home.as_os_str().is_empty())
+        .ok_or_else(|| Error::Usage("HOME is not set; name the configuration with --config-dir".into()))
+}

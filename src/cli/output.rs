@@ -1,0 +1,50 @@
+//! Saying things to people. A closed output is no reason to fail.
+
+use std::error::Error as _;
+use std::io::Write as _;
+
+use crate::error::Error;
+
+const NAME: &str = "btw-backup";
+
+/// How much is said.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    pub quiet: bool,
+    pub verbose: bool,
+}
+
+impl Output {
+    pub fn new(quiet: bool, verbose: bool) -> Self {
+        Self { quiet, verbose }
+    }
+
+    /// A result, unless the user wants silence.
+    pub fn info(self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stdout(), "{NAME}: {text}");
+        }
+    }
+
+    /// What was asked for: printed even when quiet, without the program's name.
+    pub fn answer(self, text: &str) {
+        let _ = write!(std::io::stdout(), "{text}");
+    }
+
+    /// Something that needs attention.
+    pub fn warning(self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{NAME}: warning: {text}");
+    }
+
+    /// An error with its causes.
+    pub fn error(self, error: &Error) {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        let _ = writeln!(std::io::stderr(), "{NAME}: {text}");
+    }
+}

@@ -1,0 +1,136 @@
+//! What can go wrong, in classes that cannot be confused.
+//!
+//! [`SourceError`] is about one member of the source: it is recorded, the run goes on and the version is partial.
+//! [`StoreError`] is about the store: nothing is committed. [`Error`] is what a command ends with.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::format::FormatError;
+
+/// A member of the source that could not be read. Never caused by the store.
+#[derive(Debug, thiserror::Error)]
+#[error("Cannot {op} {path}")]
+pub struct SourceError {
+    /// What was tried, as a verb.
+    pub op: &'static str,
+    /// The member, as the user would write it, control characters escaped.
+    pub path: String,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+/// A fault of the store: the run ends and nothing is committed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A system call on a file of the store failed.
+    #[error("Cannot {op} {path} in the store")]
+    Io {
+        /// What was tried, as a verb.
+        op: &'static str,
+        /// The file, relative to the store.
+        path: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The store's file system has no room left.
+    #[error("The store is full: cannot {op} {path}; nothing was committed, older versions are intact. Free some space and run again")]
+    Full {
+        /// What was tried, as a verb.
+        op: &'static str,
+        /// The file, relative to the store.
+        path: String,
+    },
+    /// A file that the state names is missing or holds something else.
+    #[error("The store is damaged: {file}: {detail}")]
+    Damaged {
+        /// The file, relative to the store.
+        file: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// What was just computed does not reproduce what it must: nothing is committed.
+    #[error("Proof failed before the commit: {0}; nothing was committed. This points to faulty memory or a bug")]
+    Proof(String),
+    /// Another run holds the store.
+    #[error("Another run is using the store {0}; wait for it with --wait")]
+    Locked(String),
+}
+
+impl StoreError {
+    /// Wraps the system's answer to `op` on `path`; a full disk gets its own words.
+    pub fn io(op: &'static str, path: impl Into<String>, source: io::Error) -> Self {
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { op, path },
+            io::ErrorKind::NotFound => {
+                Self::Damaged { file: path, detail: format!("it is missing (cannot {op})") }
+            }
+            _ => Self::Io { op, path, source },
+        }
+    }
+
+    /// A file whose content is not what its name or a reference to it says.
+    pub fn damaged(file: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Damaged { file: file.into(), detail: detail.into() }
+    }
+
+    /// A file that could not be decoded.
+    pub fn format(file: impl Into<String>, error: &FormatError) -> Self {
+        Self::damaged(file, error.to_string())
+    }
+}
+
+/// What a command ends with when it does not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The configuration cannot be used.
+    #[error("{path}: {detail}")]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// What is wrong, with the next action.
+        detail: String,
+    },
+    /// The command asks for something that must not be done; the text says why and what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// A file of the user's (source root, target, working directory) could not be handled.
+    #[error("Cannot {op} {path}")]
+    File {
+        /// What was tried, as a verb.
+        op: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The command line cannot be understood.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    /// Wraps the system's answer to `op` on a file of the user's.
+    pub fn file(op: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::File { op, path: path.as_ref().to_path_buf(), source }
+    }
+}
+
+/// Renders raw bytes of a name for people: control characters and invalid UTF-8 are escaped, so that a name
+/// cannot drive a terminal.
+pub fn printable(name: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}

@@ -1,0 +1,381 @@
+//! States: immutable, numbered, self-checksummed text. The current one is the highest whose checksum holds.
+//!
+//! Older versions are moved to *version files*, which hold the same lines and are named by digest, so that a state stays
+//! small. The checksum is SHA-256, because `sha256sum` is part of coreutils: people check a state by hand with
+//! `head -n -1 STATE | sha256sum`.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::text::{self, Words, escape, unescape};
+use super::{FormatError, page};
+use crate::catalog::version::StreamKind;
+use crate::catalog::{DeltaFile, Version, VersionKind, Whole};
+use crate::digest::Digest;
+use crate::time::rfc3339;
+
+const TITLE: &str = "btw-backup state ";
+const VERSION: u32 = 1;
+
+/// What a state file says; versions in version files are only referred to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Counts the commits of the store.
+    pub number: u64,
+    /// When it was committed.
+    pub time: Timestamp,
+    /// The store's identity.
+    pub store: Uuid,
+    /// The machine the source is on.
+    pub host: String,
+    /// The source's absolute path.
+    pub source: Vec<u8>,
+    /// The sequence number that the next version gets.
+    pub next_seq: u64,
+    /// Older states kept on purpose.
+    pub retained: Vec<Retained>,
+    /// Catalog packs of deleted versions that other versions still need.
+    pub kept_packs: Vec<Digest>,
+    /// Older versions, oldest first.
+    pub archived: Vec<VersionFile>,
+    /// The versions after those in version files.
+    pub versions: Vec<Version>,
+}
+
+/// An older state that is kept until a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retained {
+    /// The state's number.
+    pub number: u64,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+/// A file that holds a run of older versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionFile {
+    /// Its name: the BLAKE3 of its bytes.
+    pub name: Digest,
+    /// Its first version.
+    pub first_seq: u64,
+    /// Its last version.
+    pub last_seq: u64,
+}
+
+/// The text of a state.
+pub fn encode(state: &State) -> Vec<u8> {
+    let mut out = format!("{TITLE}{VERSION}\n");
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    line(format!("number {}", state.number));
+    line(format!("time {}", rfc3339(state.time)));
+    line(format!("store {}", state.store));
+    line(format!("host {}", escape(state.host.as_bytes())));
+    line(format!("source {}", escape(&state.source)));
+    line(format!("next {}", state.next_seq));
+    for retained in &state.retained {
+        line(format!("retain {} {}", retained.number, rfc3339(retained.until)));
+    }
+    for pack in &state.kept_packs {
+        line(format!("keep {pack}"));
+    }
+    for file in &state.archived {
+        line(format!("versions {} {} {}", file.name, file.first_seq, file.last_seq));
+    }
+    out.push_str(&encode_versions(&state.versions));
+    let checksum = checksum(out.as_bytes());
+    writeln!(out, "sha256 {checksum}").expect("a String takes everything");
+    out.into_bytes()
+}
+
+fn checksum(content: &[u8]) -> String {
+    Sha256::digest(content).iter().fold(String::new(), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("a String takes everything");
+        out
+    })
+}
+
+/// The lines of versions, as a state and a version file hold them.
+pub fn encode_versions(versions: &[Version]) -> String {
+    let mut out = String::new();
+    for version in versions {
+        encode_version(version, &mut out).expect("a String takes everything");
+    }
+    out
+}
+
+fn encode_version(version: &Version, out: &mut String) -> std::fmt::Result {
+    let (seq, time) = (version.seq, rfc3339(version.time));
+    let words = format!("kind={} stream={}", version.kind.word(), version.stream.word());
+    let sizes = format!("size={} bytes={} members={}", version.size_bytes, version.stream_bytes, version.members);
+    let pack = version.pack.map_or_else(|| "-".to_owned(), |pack| pack.to_string());
+    let run = format!("problems={} added={} pack={pack}", version.problems, version.added_bytes);
+    writeln!(out, "version {seq} time={time} {words} {sizes} {run}")?;
+    writeln!(out, "catalog {}", page::to_words(&version.catalog))?;
+    if let Some(whole) = &version.whole {
+        writeln!(out, "whole {}", whole.stored_bytes)?;
+        writeln!(out, "manifest {}", page::to_words(&whole.manifest))?;
+    }
+    for file in &version.delta {
+        writeln!(out, "delta {} {} {}", file.name, file.output_bytes, file.stored_bytes)?;
+    }
+    Ok(())
+}
+
+/// Reads a state and checks its checksum.
+pub fn decode(raw: &[u8]) -> Result<State, FormatError> {
+    let content = checked(raw)?;
+    let mut lines = Lines::of(content);
+    let title = lines.take("").unwrap_or_default();
+    let version = title.strip_prefix(TITLE).ok_or_else(|| FormatError::content("not a state"))?;
+    if version != VERSION.to_string() {
+        return Err(FormatError::Newer { found: version.into(), known: VERSION });
+    }
+    let state = State {
+        number: lines.value("number ")?,
+        time: lines.value("time ")?,
+        store: lines.value("store ")?,
+        host: String::from_utf8_lossy(&lines.bytes("host ")?).into_owned(),
+        source: lines.bytes("source ")?,
+        next_seq: lines.value("next ")?,
+        retained: lines.many("retain ", |words| Ok(Retained { number: words.value("NUMBER")?, until: words.value("UNTIL")? }))?,
+        kept_packs: lines.many("keep ", |words| words.value("PACK"))?,
+        archived: lines.many("versions ", |words| {
+            Ok(VersionFile { name: words.value("NAME")?, first_seq: words.value("FIRST")?, last_seq: words.value("LAST")? })
+        })?,
+        versions: lines.versions()?,
+    };
+    lines.end()?;
+    check_order(&state)?;
+    Ok(state)
+}
+
+fn checked(raw: &[u8]) -> Result<&str, FormatError> {
+    let content = text::lines(raw)?;
+    let body_end = content.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+    let (body, last) = content.split_at(body_end);
+    if last.strip_prefix("sha256 ").map(str::trim_end) == Some(checksum(body.as_bytes()).as_str()) {
+        Ok(body)
+    } else {
+        Err(FormatError::content("its checksum does not hold"))
+    }
+}
+
+fn check_order(state: &State) -> Result<(), FormatError> {
+    let mut last = 0;
+    let spans = state.archived.iter().map(|file| (file.first_seq, file.last_seq));
+    for (first, end) in spans.chain(state.versions.iter().map(|version| (version.seq, version.seq))) {
+        if first <= last || end < first {
+            return Err(FormatError::content("versions are out of order"));
+        }
+        last = end;
+    }
+    if state.next_seq > last { Ok(()) } else { Err(FormatError::content("the next sequence number is taken")) }
+}
+
+/// Reads a version file.
+pub fn decode_versions(raw: &[u8]) -> Result<Vec<Version>, FormatError> {
+    let mut lines = Lines::of(text::lines(raw)?);
+    let versions = lines.versions()?;
+    lines.end()?;
+    Ok(versions)
+}
+
+/// Lines taken one after the other by how they begin.
+struct Lines<'a> {
+    lines: std::iter::Peekable<std::str::Lines<'a>>,
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn of(content: &'a str) -> Self {
+        Self { lines: content.lines().peekable(), number: 0 }
+    }
+
+    fn take(&mut self, prefix: &str) -> Option<&'a str> {
+        let line = self.lines.next_if(|line| line.starts_with(prefix))?;
+        self.number += 1;
+        Some(&line[prefix.len()..])
+    }
+
+    fn error(&self, detail: String) -> FormatError {
+        FormatError::Line { line: self.number + 1, detail }
+    }
+
+    fn value<T: std::str::FromStr>(&mut self, prefix: &str) -> Result<T, FormatError> {
+        let found = self.take(prefix).and_then(|value| value.parse().ok());
+        found.ok_or_else(|| self.error(format!("'{}' is missing or cannot be read", prefix.trim_end())))
+    }
+
+    fn bytes(&mut self, prefix: &str) -> Result<Vec<u8>, FormatError> {
+        let found = self.take(prefix).and_then(unescape);
+        found.ok_or_else(|| self.error(format!("'{}' is missing or cannot be read", prefix.trim_end())))
+    }
+
+    fn words(&mut self, prefix: &str) -> Option<Words<'a>> {
+        let rest = self.take(prefix)?;
+        Some(Words::of(rest, self.number))
+    }
+
+    fn many<T>(&mut self, prefix: &str, read: impl Fn(&mut Words<'a>) -> Result<T, FormatError>) -> Result<Vec<T>, FormatError> {
+        let mut found = Vec::new();
+        while let Some(mut words) = self.words(prefix) {
+            found.push(read(&mut words)?);
+            words.end()?;
+        }
+        Ok(found)
+    }
+
+    fn page(&mut self, prefix: &str) -> Result<Option<crate::catalog::PageRef>, FormatError> {
+        let Some(mut words) = self.words(prefix) else { return Ok(None) };
+        let page = page::take(&mut words, None)?;
+        if page.pack.is_none() {
+            return Err(words.error("the page's pack is missing"));
+        }
+        words.end()?;
+        Ok(Some(page))
+    }
+
+    fn versions(&mut self) -> Result<Vec<Version>, FormatError> {
+        let mut versions: Vec<Version> = Vec::new();
+        while let Some(words) = self.words("version ") {
+            let version = self.version(words)?;
+            if versions.last().is_some_and(|last| last.seq >= version.seq) {
+                return Err(self.error("versions are out of order".into()));
+            }
+            versions.push(version);
+        }
+        Ok(versions)
+    }
+
+    fn version(&mut self, mut words: Words<'a>) -> Result<Version, FormatError> {
+        let seq = words.value("SEQ")?;
+        let time = words.parsed("time")?;
+        let kind = match words.field("kind")? {
+            "full" => VersionKind::Full,
+            "increment" => VersionKind::Increment,
+            other => return Err(words.error(format!("kind cannot be '{other}'"))),
+        };
+        let stream = match words.field("stream")? {
+            "tar" => StreamKind::Tar,
+            "raw" => StreamKind::Raw,
+            other => return Err(words.error(format!("stream cannot be '{other}'"))),
+        };
+        let (size_bytes, stream_bytes, members) = (words.parsed("size")?, words.parsed("bytes")?, words.parsed("members")?);
+        let (problems, added_bytes) = (words.parsed("problems")?, words.parsed("added")?);
+        let pack = match words.field("pack")? {
+            "-" => None,
+            name => Some(name.parse().map_err(|_| words.error(format!("pack cannot be '{name}'")))?),
+        };
+        words.end()?;
+        let catalog = self.page("catalog ")?.ok_or_else(|| self.error(format!("version {seq} has no catalog")))?;
+        let whole = match self.take("whole ") {
+            None => None,
+            Some(bytes) => Some(Whole {
+                stored_bytes: bytes.parse().map_err(|_| self.error(format!("'whole' cannot be '{bytes}'")))?,
+                manifest: self.page("manifest ")?.ok_or_else(|| self.error(format!("version {seq} has no manifest")))?,
+            }),
+        };
+        let delta = self.many("delta ", |words| {
+            Ok(DeltaFile { name: words.value("NAME")?, output_bytes: words.value("OUTPUT")?, stored_bytes: words.value("STORED")? })
+        })?;
+        Ok(Version { seq, time, kind, stream, size_bytes, stream_bytes, members, problems, added_bytes, catalog, pack, whole, delta })
+    }
+
+    fn end(mut self) -> Result<(), FormatError> {
+        match self.lines.next() {
+            None => Ok(()),
+            Some(line) => Err(self.error(format!("'{line}' is not expected here"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Retained, State, VersionFile, decode, decode_versions, encode, encode_versions};
+    use crate::catalog::version::StreamKind;
+    use crate::catalog::{DeltaFile, PageRef, Version, VersionKind, Whole};
+    use crate::digest::Digest;
+    use crate::format::FormatError;
+    use jiff::Timestamp;
+    use proptest::prelude::{any, prop, proptest};
+
+    fn state() -> State {
+        let page = PageRef {
+            level: 1,
+            pack: Some(Digest::of(b"p")),
+            offset: 1,
+            stored_bytes: 2,
+            raw_bytes: 3,
+            digest: Digest::of(b"d"),
+            items: 4,
+            stream_bytes: 5,
+            first: b"a b\xff".to_vec(),
+        };
+        let version = |seq: u64, newest: bool| Version {
+            seq,
+            time: Timestamp::from_second(i64::try_from(seq).unwrap()).unwrap(),
+            kind: if seq == 3 { VersionKind::Full } else { VersionKind::Increment },
+            stream: StreamKind::Tar,
+            size_bytes: 10,
+            stream_bytes: 11,
+            members: 12,
+            problems: 13,
+            added_bytes: 14,
+            catalog: page.clone(),
+            pack: newest.then(|| Digest::of(b"q")),
+            whole: newest.then(|| Whole { manifest: page.clone(), stored_bytes: 15 }),
+            delta: if newest { Vec::new() } else { vec![DeltaFile { name: Digest::of(b"f"), output_bytes: 16, stored_bytes: 17 }] },
+        };
+        State {
+            number: 42,
+            time: Timestamp::UNIX_EPOCH,
+            store: uuid::Uuid::nil(),
+            host: "h ö".into(),
+            source: b"/a\nb\xff".to_vec(),
+            next_seq: 5,
+            retained: vec![Retained { number: 41, until: Timestamp::UNIX_EPOCH }],
+            kept_packs: vec![Digest::of(b"k")],
+            archived: vec![VersionFile { name: Digest::of(b"v"), first_seq: 1, last_seq: 2 }],
+            versions: vec![version(3, false), version(4, true)],
+        }
+    }
+
+    #[test]
+    fn states_and_version_files_round_trip() {
+        let state = state();
+        assert_eq!(decode(&encode(&state)).unwrap(), state);
+        assert_eq!(decode_versions(encode_versions(&state.versions).as_bytes()).unwrap(), state.versions);
+    }
+
+    #[test]
+    fn f1_every_flipped_bit_and_every_cut_is_seen() {
+        let good = encode(&state());
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad).is_err(), "bit {bit}");
+        }
+        assert!((0..good.len()).all(|len| decode(&good[..len]).is_err()));
+    }
+
+    #[test]
+    fn k8_a_newer_format_is_refused_by_name() {
+        let text = String::from_utf8(encode(&state())).unwrap().replace("btw-backup state 1", "btw-backup state 2");
+        let body = &text[..text.rfind("sha256").unwrap()];
+        let resealed = format!("{body}sha256 {}\n", super::checksum(body.as_bytes()));
+        assert_eq!(decode(resealed.as_bytes()), Err(FormatError::Newer { found: "2".into(), known: 1 }));
+    }
+
+    proptest! {
+        #[test]
+        fn a11_any_text_is_decoded_or_refused(text in "(version |catalog |delta |whole |[0-9a-f =.%-]{0,9}|\n){0,30}", raw in prop::collection::vec(any::<u8>(), 0..99)) {
+            let _ = (decode_versions(text.as_bytes()), decode(&raw));
+        }
+    }
+}

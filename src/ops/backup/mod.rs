@@ -1,0 +1,333 @@
+//! Backing up a source: scan, compare, write what is new, turn the previous version into a delta, prove, commit.
+
+mod content;
+mod deltify;
+mod prove;
+mod scan;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::catalog::version::{StreamKind, describe, unique_time};
+use crate::catalog::{DeltaFile, PageRef, Version, VersionKind, Whole};
+use crate::error::{Error, StoreError};
+use crate::format::scan::ScanCache;
+use crate::format::state::State;
+use crate::plan::chain::{self, ChainPolicy};
+use crate::report::Monitor;
+use crate::store::codec::Tamper;
+use crate::store::staging::Staged;
+use crate::store::stream::VersionStream;
+use crate::store::tree::{ManifestReader, ManifestWriter, WrittenTree};
+use crate::store::{Presence, Store, collect, commit, staging};
+use crate::tree::walk::Selection;
+
+use scan::Scanned;
+
+/// How a file is found to be unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detection {
+    /// By size, times and inode as the last run saw them; read again after a span.
+    Stat {
+        /// After this long everything is read.
+        read_all_span: SignedDuration,
+    },
+    /// By its bytes, every time.
+    Bytes,
+}
+
+/// What to back up and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory or file.
+    pub source: PathBuf,
+    /// Its path as the store records it.
+    pub source_name: Vec<u8>,
+    /// The machine it is on.
+    pub host: String,
+    /// What is left out.
+    pub selection: Selection,
+    /// How unchanged files are found.
+    pub detection: Detection,
+    /// How chains grow.
+    pub chain: ChainPolicy,
+    /// An empty source is all right.
+    pub allow_empty: bool,
+    /// Take the store over from whatever source it belongs to.
+    pub adopt: bool,
+    /// What was last seen of the store.
+    pub expected: Option<Expected>,
+    /// The clock at the beginning of the run.
+    pub now: Timestamp,
+    /// A hook for tests; [`crate::store::codec::SOUND`] in every real run.
+    pub tamper: Tamper,
+}
+
+/// What was last seen of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Its identity.
+    pub store: uuid::Uuid,
+    /// Its newest state.
+    pub state: u64,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A version was committed.
+    Committed(Box<Version>),
+    /// The source is as the newest version, which stays the newest; the next version would have been of this kind.
+    Unchanged(Box<Version>, VersionKind),
+}
+
+/// The result of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The state that is current now.
+    pub state: State,
+    /// Members that are missing or torn in the version, and other faults worth exit code 3.
+    pub problems: Vec<String>,
+    /// What was left out on purpose.
+    pub notes: Vec<String>,
+}
+
+/// The previous version and how it lies in the store.
+struct Previous {
+    version: Version,
+    manifest: PageRef,
+    stream: VersionStream,
+}
+
+/// One backup. The caller holds the writers' lock.
+pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result<Report, Error> {
+    let walk = crate::tree::walk::Walk::open(&options.source, &options.selection)?;
+    let state = open_or_create(store, options)?;
+    collect::remove_temporaries(store)?;
+    let staged = staging::take_over(store)?;
+    let versions = store.versions(&state)?;
+    let previous = versions.last().map(|version| Previous::open(store, version)).transpose()?;
+    monitor.step("reading", previous.as_ref().map(|previous| previous.version.size_bytes));
+    let scanned = scan::scan(store, options, walk, previous.as_ref(), &staged, monitor)?;
+    refuse_empty(&scanned, previous.as_ref(), options)?;
+    let run = Run { store, options, state, versions, staged, monitor };
+    match previous {
+        Some(previous) if scanned.pieces.is_all_of(previous.version.stream_bytes) => run.unchanged(&previous.version, scanned),
+        previous => run.changed(previous.as_ref(), scanned),
+    }
+}
+
+/// Refuses a directory that holds something else, before even a lock is put there.
+pub fn refuse_foreign(store: &Store) -> Result<(), Error> {
+    match store.presence()? {
+        Presence::Foreign(name) => Err(foreign(store, &name)),
+        Presence::Empty | Presence::Store => Ok(()),
+    }
+}
+
+fn foreign(store: &Store, name: &str) -> Error {
+    Error::Refused(format!("{} is not a store: it holds '{name}'. Choose another DST, or empty that directory", store.name()))
+}
+
+/// The refusal to begin anew where there was a store.
+pub fn vanished(name: &str) -> Error {
+    Error::Refused(format!("The store {name} is not where it was in the last run: is its disk mounted? To begin a new store there, pass --adopt"))
+}
+
+fn open_or_create(store: &Store, options: &Options) -> Result<State, Error> {
+    match store.presence()? {
+        Presence::Empty if options.expected.is_some() => Err(vanished(store.name())),
+        Presence::Foreign(name) => Err(foreign(store, &name)),
+        Presence::Empty => {
+            store.create()?;
+            let state = State {
+                number: 1,
+                time: options.now,
+                store: uuid::Uuid::new_v4(),
+                host: options.host.clone(),
+                source: options.source_name.clone(),
+                next_seq: 1,
+                retained: Vec::new(),
+                kept_packs: Vec::new(),
+                archived: Vec::new(),
+                versions: Vec::new(),
+            };
+            collect::remove_temporaries(store)?;
+            Ok(commit::commit(store, state)?)
+        }
+        Presence::Store => {
+            let state = store.current()?;
+            refuse_unexpected(store, &state, options)?;
+            let same = state.host == options.host && state.source == options.source_name;
+            if same || options.adopt {
+                return Ok(state);
+            }
+            let (owner, source) = (&state.host, crate::error::printable(&state.source));
+            Err(Error::Refused(format!("The store {} belongs to {source} on {owner}; to go on with it for this source, pass --adopt", store.name())))
+        }
+    }
+}
+
+fn refuse_unexpected(store: &Store, state: &State, options: &Options) -> Result<(), Error> {
+    let Some(expected) = options.expected else { return Ok(()) };
+    let name = store.name();
+    if expected.store != state.store {
+        return Err(Error::Refused(format!("Another store lies at {name} than in the last run; to go on with it, pass --adopt")));
+    }
+    if expected.state > state.number {
+        return Err(Error::Refused(format!(
+            "The store {name} is older than in the last run (state {} instead of {}): is it an old copy? To go on with it, pass --adopt",
+            state.number, expected.state
+        )));
+    }
+    Ok(())
+}
+
+fn refuse_empty(scanned: &Scanned, previous: Option<&Previous>, options: &Options) -> Result<(), Error> {
+    let had_members = previous.is_some_and(|previous| previous.version.members > 1);
+    if scanned.members <= 1 && !scanned.is_file && had_members && !options.allow_empty {
+        return Err(Error::Refused(format!(
+            "{} is empty, but the last version was not: is it mounted? If it is meant to be empty, pass --allow-empty",
+            options.source.display()
+        )));
+    }
+    Ok(())
+}
+
+impl Previous {
+    fn open(store: &Store, version: &Version) -> Result<Self, StoreError> {
+        let whole = version.whole.as_ref().ok_or_else(|| StoreError::damaged("state", "the newest version is not whole"))?;
+        Ok(Self { version: version.clone(), manifest: whole.manifest.clone(), stream: VersionStream::whole(store, &whole.manifest) })
+    }
+}
+
+/// The facts of a run after the scan.
+struct Run<'a> {
+    store: &'a Store,
+    options: &'a Options,
+    state: State,
+    versions: Vec<Version>,
+    staged: Staged,
+    monitor: &'a dyn Monitor,
+}
+
+impl Run<'_> {
+    fn unchanged(self, previous: &Version, scanned: Scanned) -> Result<Report, Error> {
+        let mut problems = scanned.problems.clone();
+        let (catalog, cache, notes) = scanned.finish_unchanged()?;
+        let cache = ScanCache { seq: previous.seq, catalog: catalog.digest, ..cache };
+        let kind = chain::next_kind(&self.versions, self.options.now, &self.options.chain);
+        let skipped = match kind {
+            VersionKind::Full => "full",
+            VersionKind::Increment => "incremental",
+        };
+        let line = format!("no change in the data to be backed up: skipping creation of new {skipped} backup");
+        self.after(&self.state, &cache, &line, &mut problems);
+        Ok(Report { outcome: Outcome::Unchanged(Box::new(previous.clone()), kind), state: self.state, problems, notes })
+    }
+
+    fn changed(mut self, previous: Option<&Previous>, scanned: Scanned) -> Result<Report, Error> {
+        let mut problems = scanned.problems.clone();
+        let scanned_problems = problems.len() as u64;
+        let Scanned { pieces, packer, catalog, cache, members, size_bytes, notes, .. } = scanned;
+        let written = packer.finish()?;
+        let catalog = catalog.finish()?;
+        let like = previous.map(|previous| &previous.manifest);
+        let old = previous.map(|previous| previous.stream.manifest());
+        let writer = ManifestWriter::create(self.store, like)?;
+        let manifest = pieces.write_manifest(writer, old, &written.frames, &self.staged.frames)?;
+        let mut kind = chain::next_kind(&self.versions, self.options.now, &self.options.chain);
+        let mut delta = Vec::new();
+        if let Some(previous) = previous {
+            match self.delta(previous, &pieces, &manifest) {
+                Ok(files) => delta = files,
+                Err(StoreError::Proof(detail)) => {
+                    problems.push(format!("The previous version is kept whole, because its delta could not be proved: {detail}"));
+                    kind = VersionKind::Full;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let delta_bytes: u64 = delta.iter().map(|file| file.stored_bytes).sum();
+        let version = Version {
+            seq: self.state.next_seq,
+            time: unique_time(&self.versions, self.options.now),
+            kind,
+            stream: StreamKind::Tar,
+            size_bytes,
+            stream_bytes: pieces.len(),
+            members,
+            problems: scanned_problems,
+            added_bytes: written.bytes + manifest.written_bytes + catalog.written_bytes + delta_bytes,
+            catalog: catalog.root,
+            pack: catalog.pack,
+            whole: Some(whole(self.store, &manifest)?),
+            delta: Vec::new(),
+        };
+        let state = self.commit(version.clone(), delta)?;
+        let cache = ScanCache { seq: version.seq, catalog: version.catalog.digest, ..cache };
+        let line = format!("{} committed: {}, {} bytes added, {} problems", describe(&version), kind.word(), version.added_bytes, problems.len());
+        self.after(&state, &cache, &line, &mut problems);
+        Ok(Report { outcome: Outcome::Committed(Box::new(version)), state, problems, notes })
+    }
+
+    /// Writes and proves the delta that rebuilds the previous version from the new one.
+    fn delta(&self, previous: &Previous, pieces: &crate::store::pieces::Pieces, manifest: &WrittenTree) -> Result<Vec<DeltaFile>, StoreError> {
+        let new = VersionStream::whole(self.store, &manifest.root);
+        let layout = deltify::Layout::of(self.store, pieces, &previous.version)?;
+        self.monitor.step("comparing", Some(layout.unknown_bytes()));
+        let files = deltify::write(self.store, &layout, &previous.stream, &new, self.options.tamper, self.monitor)?;
+        self.monitor.step("proving", Some(layout.unknown_bytes()));
+        prove::prove(self.store, &layout, &previous.version, &files, &manifest.root, self.monitor)?;
+        Ok(files)
+    }
+
+    fn commit(&mut self, version: Version, delta: Vec<DeltaFile>) -> Result<State, StoreError> {
+        let seq = version.seq;
+        if let Some(previous) = self.versions.last_mut() {
+            previous.delta = delta;
+        }
+        self.versions.push(version);
+        let whole = chain::whole(&self.versions, self.options.chain.fulls_kept);
+        for version in &mut self.versions {
+            if !whole.contains(&version.seq) {
+                version.whole = None;
+            }
+        }
+        let next = State {
+            number: self.state.number + 1,
+            time: self.options.now,
+            host: self.options.host.clone(),
+            source: self.options.source_name.clone(),
+            next_seq: seq + 1,
+            retained: self.state.retained.iter().filter(|retained| retained.until > self.options.now).cloned().collect(),
+            ..self.state.clone()
+        };
+        commit::commit_versions(self.store, next, &self.versions)
+    }
+
+    /// What follows the commit and cannot undo it: faults here are warnings.
+    fn after(&self, state: &State, cache: &ScanCache, line: &str, problems: &mut Vec<String>) {
+        let log = self.store.log(self.options.now, line);
+        let results = [self.store.save_scan_cache(cache), collect::collect(self.store, state, self.options.now), log];
+        for error in results.into_iter().filter_map(Result::err) {
+            problems.push(format!("After the backup: {error}"));
+        }
+    }
+}
+
+/// How a new version is held: its manifest, and the length of the frames it names.
+fn whole(store: &Store, manifest: &WrittenTree) -> Result<Whole, StoreError> {
+    let mut frames = HashSet::new();
+    let mut stored_bytes = 0;
+    ManifestReader::open(store, &manifest.root).all(&mut |slice| {
+        if frames.insert(slice.frame) {
+            stored_bytes += u64::from(slice.frame.stored_bytes);
+        }
+    })?;
+    Ok(Whole { manifest: manifest.root.clone(), stored_bytes })
+}

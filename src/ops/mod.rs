@@ -1,0 +1,4 @@
+//! The verbs: gather facts, plan, perform, report. No verb imports another.
+
+pub mod backup;
+pub mod restore;

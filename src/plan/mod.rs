@@ -1,0 +1,3 @@
+//! Decisions as pure functions: facts in, plan out.
+
+pub mod chain;

@@ -1,0 +1,77 @@
+//! Removing what no state names any more, and what interrupted runs left.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+
+use super::file::TEMPORARY;
+use super::tree::ManifestReader;
+use super::{Area, READERS, Store, staging};
+use crate::error::StoreError;
+use crate::format::state::State;
+
+/// Removes temporary files of earlier runs. The caller holds the writers' lock.
+pub fn remove_temporaries(store: &Store) -> Result<(), StoreError> {
+    for area in Area::ALL {
+        for name in store.list(area)?.into_iter().filter(|name| name.starts_with(TEMPORARY)) {
+            store.remove(&format!("{}/{name}", area.dir()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes states that are neither current nor retained, then files that no remaining state names, then the staging
+/// record. The caller holds the writers' lock; if anybody is reading, everything is left for a later run.
+pub fn collect(store: &Store, current: &State, now: Timestamp) -> Result<(), StoreError> {
+    let readers = store.disk().lock(READERS, true, false).map_err(|error| StoreError::io("lock", READERS, error))?;
+    if readers.is_none() {
+        return Ok(());
+    }
+    let kept: Vec<u64> = current.retained.iter().filter(|retained| retained.until > now).map(|retained| retained.number).collect();
+    let is_kept = |number: u64| number == current.number || kept.contains(&number);
+    let mut states = Vec::new();
+    let mut removed = false;
+    for number in store.state_numbers()? {
+        if is_kept(number) {
+            states.push(if number == current.number { current.clone() } else { store.state(number)? });
+        } else {
+            store.remove(&super::state_path(number))?;
+            removed = true;
+        }
+    }
+    if removed {
+        // Before anything that only they name goes: a state that comes back after a crash must find its files.
+        store.sync_dir(Area::State.dir())?;
+    }
+    let named = named(store, &states)?;
+    for area in [Area::Objects, Area::Manifests, Area::Catalogs, Area::Deltas, Area::Versions] {
+        for name in store.list(area)? {
+            let path = format!("{}/{name}", area.dir());
+            if !named.contains(&path) {
+                store.remove(&path)?;
+            }
+        }
+    }
+    staging::clear(store)
+}
+
+/// The paths of all files that these states name.
+fn named(store: &Store, states: &[State]) -> Result<HashSet<String>, StoreError> {
+    let mut paths = HashSet::new();
+    for state in states {
+        paths.extend(state.archived.iter().map(|file| Area::Versions.path(file.name)));
+        paths.extend(state.kept_packs.iter().map(|pack| Area::Catalogs.path(*pack)));
+        for version in store.versions(state)? {
+            paths.extend(version.pack.iter().map(|pack| Area::Catalogs.path(*pack)));
+            paths.extend(version.delta.iter().map(|file| Area::Deltas.path(file.name)));
+            if let Some(whole) = &version.whole {
+                let manifest = ManifestReader::open(store, &whole.manifest);
+                manifest.pages(&mut |page| paths.extend(page.pack.map(|pack| Area::Manifests.path(pack))))?;
+                manifest.all(&mut |slice| {
+                    paths.insert(Area::Objects.path(slice.frame.object));
+                })?;
+            }
+        }
+    }
+    Ok(paths)
+}

@@ -1,0 +1,239 @@
+//! The store's way to the disk: one small trait, and the only code that creates, renames, syncs and removes its files.
+//!
+//! Paths are relative to the store and made of names that this program gives (`objects/<digest>`), never of anything
+//! read from the store or the source.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
+
+/// What a store needs of a disk. Tests put a simulated one in its place that loses what was not synced.
+pub trait Disk: Send + Sync {
+    /// Makes a directory, mode 0700; an existing one is fine.
+    fn create_dir(&self, dir: &str) -> io::Result<()>;
+    /// Opens a file for writing, mode 0600: a new one, or with `append` one that may exist.
+    fn create(&self, path: &str, append: bool) -> io::Result<Box<dyn DiskFile>>;
+    /// Renames a file; with `replace` over an existing one, else it fails if there is one.
+    fn publish(&self, from: &str, to: &str, replace: bool) -> io::Result<()>;
+    /// Makes names created, renamed and removed in a directory durable. `""` is the store itself.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &str) -> io::Result<()>;
+    /// The names in a directory; a missing directory has none.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// Opens a regular file for reading.
+    fn open(&self, path: &str) -> io::Result<Box<dyn DiskRead>>;
+    /// Locks an existing file until the result is dropped. `None` if another holds it and `wait` is false.
+    fn lock(&self, path: &str, exclusive: bool, wait: bool) -> io::Result<Option<Box<dyn Send>>>;
+}
+
+/// A file being written.
+pub trait DiskFile: Send {
+    /// Adds bytes at the end.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes the content durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file being read.
+pub trait DiskRead: Send + Sync {
+    /// Its length in bytes.
+    fn len(&self) -> u64;
+    /// Fills `buffer` from `offset` on; it is an error if the file ends before.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Whether it holds nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A directory of the machine's file system.
+pub struct LocalDisk {
+    root: OwnedFd,
+}
+
+const DIR_MODE: Mode = Mode::RWXU;
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+impl LocalDisk {
+    /// Opens the directory of a store; a symbolic link is refused.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let root = fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        Ok(Self { root })
+    }
+
+    /// Makes the directory of a store, mode 0700, and its missing parents below `root`, each durable in its parent.
+    pub fn create(root: &Path, below: &Path) -> io::Result<Self> {
+        let mut dir = fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        for name in below {
+            match fs::mkdirat(&dir, name, DIR_MODE) {
+                Ok(()) => fs::fsync(&dir)?,
+                Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            dir = fs::openat(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        }
+        Ok(Self { root: dir })
+    }
+
+    /// Opens below the store without following any link, whoever may have put one there.
+    fn open_beneath(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match fs::openat2(&self.root, path, flags, mode, resolve) {
+            Err(rustix::io::Errno::NOSYS) => self.open_by_component(path, flags, mode),
+            result => Ok(result?),
+        }
+    }
+
+    /// For kernels before 5.6: the store's paths have at most one directory.
+    fn open_by_component(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        match path.split_once('/') {
+            None => Ok(fs::openat(&self.root, path, flags, mode)?),
+            Some((dir, name)) => {
+                let dir_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                let dir = fs::openat(&self.root, dir, dir_flags, Mode::empty())?;
+                Ok(fs::openat(&dir, name, flags, mode)?)
+            }
+        }
+    }
+
+    fn dir(&self, dir: &str) -> io::Result<OwnedFd> {
+        let name = if dir.is_empty() { "." } else { dir };
+        self.open_beneath(name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+    }
+}
+
+/// Directory and name of a path of the store.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+impl Disk for LocalDisk {
+    fn create_dir(&self, dir: &str) -> io::Result<()> {
+        match fs::mkdirat(&self.root, dir, DIR_MODE) {
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    fn create(&self, path: &str, append: bool) -> io::Result<Box<dyn DiskFile>> {
+        let mode = if append { OFlags::APPEND } else { OFlags::EXCL };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | mode;
+        let file = self.open_beneath(path, flags, FILE_MODE)?;
+        require_regular(&file)?;
+        Ok(Box::new(LocalFile(File::from(file))))
+    }
+
+    fn publish(&self, from: &str, to: &str, replace: bool) -> io::Result<()> {
+        let ((from_dir, from_name), (to_dir, to_name)) = (split(from), split(to));
+        let (from_dir, to_dir) = (self.dir(from_dir)?, self.dir(to_dir)?);
+        if replace {
+            return Ok(fs::renameat(&from_dir, from_name, &to_dir, to_name)?);
+        }
+        match fs::renameat_with(&from_dir, from_name, &to_dir, to_name, RenameFlags::NOREPLACE) {
+            // File systems without it: a hard link never replaces either.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                fs::linkat(&from_dir, from_name, &to_dir, to_name, AtFlags::empty())?;
+                Ok(fs::unlinkat(&from_dir, from_name, AtFlags::empty())?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        Ok(fs::fsync(self.dir(dir)?)?)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let (dir, name) = split(path);
+        Ok(fs::unlinkat(self.dir(dir)?, name, AtFlags::empty())?)
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let dir = match self.dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            result => result?,
+        };
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&dir)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn open(&self, path: &str) -> io::Result<Box<dyn DiskRead>> {
+        let file = self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        let len = require_regular(&file)?;
+        Ok(Box::new(LocalRead { file: File::from(file), len }))
+    }
+
+    fn lock(&self, path: &str, exclusive: bool, wait: bool) -> io::Result<Option<Box<dyn Send>>> {
+        loop {
+            let file = self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+            let operation = match (exclusive, wait) {
+                (true, true) => FlockOperation::LockExclusive,
+                (true, false) => FlockOperation::NonBlockingLockExclusive,
+                (false, true) => FlockOperation::LockShared,
+                (false, false) => FlockOperation::NonBlockingLockShared,
+            };
+            match fs::flock(&file, operation) {
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result?,
+            }
+            // Someone may have replaced the file while we waited: a lock on the old one protects nothing.
+            let (dir, name) = split(path);
+            let (held, named) = (fs::fstat(&file)?, fs::statat(self.dir(dir)?, name, AtFlags::SYMLINK_NOFOLLOW)?);
+            if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino) {
+                return Ok(Some(Box::new(file)));
+            }
+        }
+    }
+}
+
+fn require_regular(file: impl AsFd) -> io::Result<u64> {
+    let stat = fs::fstat(file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+struct LocalFile(File);
+
+impl DiskFile for LocalFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+struct LocalRead {
+    file: File,
+    len: u64,
+}
+
+impl DiskRead for LocalRead {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+}

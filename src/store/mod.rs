@@ -1,0 +1,281 @@
+//! A store: one directory that holds the versions of one source.
+//!
+//! Everything in it is immutable but `log.txt`, the cache and the locks. [`commit`](commit) makes a state, [`collect`]
+//! removes what no state names, [`stream`] reads versions back, [`packer`], [`tree`] and [`delta`] write.
+
+pub mod codec;
+pub mod collect;
+pub mod commit;
+pub mod delta;
+pub mod disk;
+pub mod file;
+pub mod packer;
+pub mod pieces;
+mod readme;
+pub mod staging;
+pub mod stream;
+pub mod tree;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::catalog::Version;
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::format::scan::{self, ScanCache};
+use crate::format::state::{self, State};
+use disk::Disk;
+
+/// A directory of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Area {
+    /// Frames of content.
+    Objects,
+    /// Pages of manifests.
+    Manifests,
+    /// Pages of catalogs.
+    Catalogs,
+    /// Deltas.
+    Deltas,
+    /// Version files.
+    Versions,
+    /// States.
+    State,
+    /// Records of a run that has not committed.
+    Staging,
+    /// What can be rebuilt.
+    Cache,
+}
+
+impl Area {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Objects, Self::Manifests, Self::Catalogs, Self::Deltas, Self::Versions, Self::State, Self::Staging, Self::Cache];
+
+    /// The directory's name.
+    pub fn dir(self) -> &'static str {
+        match self {
+            Self::Objects => "objects",
+            Self::Manifests => "manifests",
+            Self::Catalogs => "catalogs",
+            Self::Deltas => "deltas",
+            Self::Versions => "versions",
+            Self::State => "state",
+            Self::Staging => "staging",
+            Self::Cache => "cache",
+        }
+    }
+
+    /// The path of the file that is named by this digest.
+    pub fn path(self, name: Digest) -> String {
+        format!("{}/{name}", self.dir())
+    }
+}
+
+/// The path of a numbered state.
+pub fn state_path(number: u64) -> String {
+    format!("{}/{number:010}", Area::State.dir())
+}
+
+const LOCK: &str = "lock";
+const READERS: &str = "readers";
+const README: &str = "README.txt";
+const LOG: &str = "log.txt";
+const SCAN_CACHE: &str = "cache/scan";
+/// More than any state of 10,000 versions needs.
+const TEXT_MAX_BYTES: u64 = 64 << 20;
+const SCAN_CACHE_MAX_BYTES: usize = 2 << 30;
+
+/// Kept while a store is written or read.
+pub type Guard = Option<Box<dyn Send>>;
+
+/// An open store.
+#[derive(Clone)]
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    /// How the user calls it.
+    name: String,
+}
+
+/// What stands in a directory that is to be a store.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing, or the beginnings of a store whose creation was interrupted.
+    Empty,
+    /// A store.
+    Store,
+    /// Something else; an example is named.
+    Foreign(String),
+}
+
+impl Store {
+    /// The store on `disk`, called `name` in messages. Nothing is read yet.
+    pub fn new(disk: Arc<dyn Disk>, name: &str) -> Self {
+        Self { disk, name: name.to_owned() }
+    }
+
+    /// How the user calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The disk it is on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Looks at what is there.
+    pub fn presence(&self) -> Result<Presence, StoreError> {
+        if !self.list(Area::State)?.is_empty() {
+            return Ok(Presence::Store);
+        }
+        let top = self.disk.list("").map_err(|error| StoreError::io("list", "the directory", error))?;
+        let ours = |name: &str| [LOCK, READERS, README, LOG].contains(&name) || Area::ALL.iter().any(|area| area.dir() == name);
+        if let Some(foreign) = top.iter().find(|name| !ours(name)) {
+            return Ok(Presence::Foreign(foreign.clone()));
+        }
+        for area in [Area::Objects, Area::Deltas, Area::Catalogs, Area::Manifests, Area::Versions] {
+            if let Some(orphan) = self.list(area)?.into_iter().find(|name| !name.starts_with(file::TEMPORARY)) {
+                let detail = "there are data but no state; restore the state directory from a copy";
+                return Err(StoreError::damaged(format!("{}/{orphan}", area.dir()), detail));
+            }
+        }
+        Ok(Presence::Empty)
+    }
+
+    /// Makes the files that a store needs before its first state. Can be repeated. The caller holds the writers' lock.
+    pub fn create(&self) -> Result<(), StoreError> {
+        for area in Area::ALL {
+            self.disk.create_dir(area.dir()).map_err(|error| StoreError::io("create", area.dir(), error))?;
+        }
+        self.create_empty(READERS)?;
+        self.create_once(README, readme::TEXT.as_bytes())?;
+        self.sync_dir("")
+    }
+
+    fn create_empty(&self, path: &str) -> Result<(), StoreError> {
+        self.disk.create(path, true).map(|_| ()).map_err(|error| StoreError::io("create", path, error))
+    }
+
+    fn create_once(&self, path: &str, content: &[u8]) -> Result<(), StoreError> {
+        if self.disk.open(path).is_ok_and(|file| file.len() == content.len() as u64) {
+            return Ok(());
+        }
+        let temporary = format!("state/{}{path}", file::TEMPORARY);
+        let _ = self.disk.remove(&temporary);
+        let create = || {
+            let mut file = self.disk.create(&temporary, false)?;
+            file.write(content)?;
+            file.sync()?;
+            self.disk.publish(&temporary, path, true)
+        };
+        create().map_err(|error| StoreError::io("create", path, error))
+    }
+
+    /// Takes the writers' lock, also in a directory that is only to become a store.
+    pub fn lock_writer(&self, wait: bool) -> Result<Guard, StoreError> {
+        self.create_empty(LOCK)?;
+        self.lock(LOCK, true, wait)
+    }
+
+    /// Takes a share of the readers' lock: nothing is removed while it is held.
+    pub fn lock_reader(&self) -> Result<Guard, StoreError> {
+        self.lock(READERS, false, true)
+    }
+
+    fn lock(&self, path: &str, exclusive: bool, wait: bool) -> Result<Guard, StoreError> {
+        let guard = self.disk.lock(path, exclusive, wait).map_err(|error| StoreError::io("lock", path, error))?;
+        if guard.is_none() { Err(StoreError::Locked(self.name.clone())) } else { Ok(guard) }
+    }
+
+    /// The current state: the one with the highest number. A damaged one is never passed over.
+    pub fn current(&self) -> Result<State, StoreError> {
+        let newest = self.state_numbers()?.last().copied();
+        let number = newest.ok_or_else(|| StoreError::damaged(Area::State.dir(), "there is no state; is this a store?"))?;
+        self.state(number)
+    }
+
+    /// The state with this number.
+    pub fn state(&self, number: u64) -> Result<State, StoreError> {
+        let path = state_path(number);
+        let state = state::decode(&self.read_all(&path)?).map_err(|error| StoreError::format(&path, &error))?;
+        if state.number == number { Ok(state) } else { Err(StoreError::damaged(path, "it is another state")) }
+    }
+
+    /// The numbers of the states there are, ascending.
+    pub fn state_numbers(&self) -> Result<Vec<u64>, StoreError> {
+        let mut numbers: Vec<u64> = self.list(Area::State)?.iter().filter_map(|name| name.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// All versions of a state, oldest first, those in version files too.
+    pub fn versions(&self, state: &State) -> Result<Vec<Version>, StoreError> {
+        let mut versions = Vec::new();
+        for file in &state.archived {
+            let path = Area::Versions.path(file.name);
+            let raw = self.read_all(&path)?;
+            if Digest::of(&raw) != file.name {
+                return Err(StoreError::damaged(path, "its content is not what its name says"));
+            }
+            versions.extend(state::decode_versions(&raw).map_err(|error| StoreError::format(&path, &error))?);
+        }
+        versions.extend(state.versions.iter().cloned());
+        Ok(versions)
+    }
+
+    /// Adds a line to `log.txt`, which stays the user's: nothing depends on it.
+    pub fn log(&self, now: Timestamp, text: &str) -> Result<(), StoreError> {
+        let line = format!("{}: {text}\n", now.strftime("%Y-%m-%dT%H:%M:%S"));
+        let written = self.disk.create(LOG, true).and_then(|mut file| file.write(line.as_bytes()));
+        written.map_err(|error| StoreError::io("write", LOG, error))
+    }
+
+    /// The scan cache, if there is a sound one.
+    pub fn scan_cache(&self) -> Option<ScanCache> {
+        scan::decode(&self.read_all(SCAN_CACHE).ok()?, SCAN_CACHE_MAX_BYTES)
+    }
+
+    /// Replaces the scan cache. It is not synced: what a crash leaves of it is recognised by its digest.
+    pub fn save_scan_cache(&self, cache: &ScanCache) -> Result<(), StoreError> {
+        let temporary = format!("{}/{}scan", Area::Cache.dir(), file::TEMPORARY);
+        let save = || {
+            self.disk.create(&temporary, false)?.write(&scan::encode(cache))?;
+            self.disk.publish(&temporary, SCAN_CACHE, true)
+        };
+        save().map_err(|error| StoreError::io("write", SCAN_CACHE, error))
+    }
+
+    pub(crate) fn list(&self, area: Area) -> Result<Vec<String>, StoreError> {
+        self.disk.list(area.dir()).map_err(|error| StoreError::io("list", area.dir(), error))
+    }
+
+    pub(crate) fn sync_dir(&self, dir: &str) -> Result<(), StoreError> {
+        self.disk.sync_dir(dir).map_err(|error| StoreError::io("sync", if dir.is_empty() { "." } else { dir }, error))
+    }
+
+    pub(crate) fn remove(&self, path: &str) -> Result<(), StoreError> {
+        self.disk.remove(path).map_err(|error| StoreError::io("remove", path, error))
+    }
+
+    pub(crate) fn read_range(&self, path: &str, offset: u64, len: u32) -> Result<Vec<u8>, StoreError> {
+        let file = self.disk.open(path).map_err(|error| StoreError::io("open", path, error))?;
+        if offset.checked_add(len.into()).is_none_or(|end| end > file.len()) {
+            return Err(StoreError::damaged(path, format!("it has {} bytes, {} are expected", file.len(), offset + u64::from(len))));
+        }
+        let mut bytes = vec![0; len as usize];
+        file.read_at(offset, &mut bytes).map_err(|error| StoreError::io("read", path, error))?;
+        Ok(bytes)
+    }
+
+    fn read_all(&self, path: &str) -> Result<Vec<u8>, StoreError> {
+        let file = self.disk.open(path).map_err(|error| StoreError::io("open", path, error))?;
+        if file.len() > TEXT_MAX_BYTES {
+            return Err(StoreError::damaged(path, "it is far too large"));
+        }
+        let mut bytes = vec![0; usize::try_from(file.len()).expect("bounded above")];
+        file.read_at(0, &mut bytes).map_err(|error| StoreError::io("read", path, error))?;
+        Ok(bytes)
+    }
+}

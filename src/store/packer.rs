@@ -1,0 +1,203 @@
+//! Packing new content into frames and frames into objects, on a thread of its own.
+//!
+//! The caller hands over bytes in any order and gets for each the number of its frame and the place in it; where the
+//! frame lies in which object is known at the end. Frames are compressed in parallel and written in the order in which
+//! they were filled, so the result does not depend on the number of threads.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use rayon::prelude::{IntoParallelIterator, ParallelIterator};
+
+use super::codec::{self, CONTENT_LEVEL, Product, Tamper};
+use super::file::NewFile;
+use super::staging;
+use super::{Area, Store};
+use crate::catalog::FrameRef;
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::format::staging::FrameBlocks;
+
+/// A frame is closed before it would grow beyond this.
+const FRAME_BYTES: usize = 4 << 20;
+/// An object is closed once it is this long.
+const OBJECT_BYTES: u64 = 16 << 20;
+/// Frames that wait for compression: bounds memory.
+const QUEUE_FRAMES: usize = 4;
+
+/// Which frame bytes go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Headers and small files, in stream order.
+    Small,
+    /// Blocks of large files.
+    Large,
+}
+
+/// Where packed bytes will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    /// Number of the frame.
+    pub frame: u32,
+    /// Where in its raw bytes.
+    pub skip: u32,
+}
+
+#[derive(Default)]
+struct OpenFrame {
+    number: u32,
+    bytes: Vec<u8>,
+    blocks: Vec<(u32, u32, Digest)>,
+}
+
+struct Encoded {
+    number: u32,
+    stored: Vec<u8>,
+    raw_bytes: u32,
+    digest: Digest,
+    blocks: Vec<(u32, u32, Digest)>,
+}
+
+/// Takes new content.
+pub struct Packer {
+    lanes: [Option<OpenFrame>; 2],
+    next_frame: u32,
+    queue: Option<SyncSender<OpenFrame>>,
+    thread: Option<JoinHandle<Result<Written, StoreError>>>,
+}
+
+/// What was written.
+#[derive(Default)]
+pub struct Written {
+    /// By number.
+    pub frames: Vec<FrameRef>,
+    /// The length of all objects.
+    pub bytes: u64,
+}
+
+impl Packer {
+    /// Starts the thread. Nothing is written before the first frame is full.
+    pub fn start(store: &Store, tamper: Tamper) -> Self {
+        let (queue, frames) = sync_channel(QUEUE_FRAMES);
+        let writer = ObjectWriter { store: store.clone(), tamper, file: None, begun: 0, in_object: Vec::new(), done: Vec::new(), bytes: 0 };
+        let thread = std::thread::spawn(move || writer.run(&frames));
+        Self { lanes: [None, None], next_frame: 0, queue: Some(queue), thread: Some(thread) }
+    }
+
+    /// Packs bytes. `block` is digest and length of the block they begin with, for the staging record.
+    pub fn add(&mut self, lane: Lane, bytes: &[u8], block: Option<(Digest, u64)>) -> Result<Packed, StoreError> {
+        let index = lane as usize;
+        if self.lanes[index].as_ref().is_some_and(|open| open.bytes.len() + bytes.len() > FRAME_BYTES) {
+            self.close(index)?;
+        }
+        let open = self.lanes[index].get_or_insert_with(|| {
+            let number = self.next_frame;
+            self.next_frame += 1;
+            OpenFrame { number, ..OpenFrame::default() }
+        });
+        let size = |len: usize| u32::try_from(len).expect("frames are bounded");
+        let packed = Packed { frame: open.number, skip: size(open.bytes.len()) };
+        open.bytes.extend_from_slice(bytes);
+        if let Some((digest, len)) = block {
+            open.blocks.push((packed.skip, u32::try_from(len).expect("a block"), digest));
+        }
+        Ok(packed)
+    }
+
+    fn close(&mut self, lane: usize) -> Result<(), StoreError> {
+        let Some(frame) = self.lanes[lane].take() else { return Ok(()) };
+        let queue = self.queue.as_ref().expect("present until the end");
+        match queue.send(frame) {
+            Ok(()) => Ok(()),
+            // The thread is gone: its error says why.
+            Err(_) => self.join().map(|_| ()),
+        }
+    }
+
+    fn join(&mut self) -> Result<Written, StoreError> {
+        self.queue = None;
+        let thread = self.thread.take().expect("joined once");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Writes what is left and ends the thread.
+    pub fn finish(mut self) -> Result<Written, StoreError> {
+        self.close(Lane::Small as usize)?;
+        self.close(Lane::Large as usize)?;
+        self.join()
+    }
+}
+
+struct ObjectWriter {
+    store: Store,
+    tamper: Tamper,
+    file: Option<NewFile>,
+    begun: u64,
+    /// Frames of the open object; its name is not known yet.
+    in_object: Vec<(u32, FrameRef, Vec<(u32, u32, Digest)>)>,
+    done: Vec<(u32, FrameRef)>,
+    bytes: u64,
+}
+
+impl ObjectWriter {
+    fn run(mut self, frames: &Receiver<OpenFrame>) -> Result<Written, StoreError> {
+        while let Ok(first) = frames.recv() {
+            let mut batch = vec![first];
+            batch.extend(frames.try_iter().take(rayon::current_num_threads() - 1));
+            let tamper = self.tamper;
+            let encoded: Result<Vec<Encoded>, StoreError> = batch.into_par_iter().map(|frame| encode(frame, tamper)).collect();
+            for frame in encoded? {
+                self.write(frame)?;
+            }
+        }
+        self.close(false)?;
+        self.done.sort_unstable_by_key(|(number, _)| *number);
+        Ok(Written { frames: self.done.into_iter().map(|(_, frame)| frame).collect(), bytes: self.bytes })
+    }
+
+    fn write(&mut self, frame: Encoded) -> Result<(), StoreError> {
+        if self.file.as_ref().is_some_and(|file| file.len() >= OBJECT_BYTES) {
+            self.close(true)?;
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                self.begun += 1;
+                self.file.insert(NewFile::create(self.store.disk(), Area::Objects, self.begun)?)
+            }
+        };
+        let stored_bytes = u32::try_from(frame.stored.len()).expect("frames are bounded");
+        let placeholder = frame.digest;
+        let place = FrameRef { object: placeholder, offset: file.len(), stored_bytes, raw_bytes: frame.raw_bytes, digest: frame.digest };
+        file.write(&frame.stored)?;
+        self.in_object.push((frame.number, place, frame.blocks));
+        Ok(())
+    }
+
+    /// Publishes the open object; with `record` the staging record names its blocks, for the case that the run dies
+    /// before it commits.
+    fn close(&mut self, record: bool) -> Result<(), StoreError> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        self.bytes += file.len();
+        let object = file.finish()?;
+        let mut recorded: Vec<FrameBlocks> = Vec::new();
+        for (number, frame, blocks) in self.in_object.drain(..) {
+            let frame = FrameRef { object, ..frame };
+            self.done.push((number, frame));
+            recorded.push((frame, blocks));
+        }
+        if record { staging::record(&self.store, object, &recorded) } else { Ok(()) }
+    }
+}
+
+/// Encodes a frame and proves that it decodes to the same bytes.
+fn encode(frame: OpenFrame, tamper: Tamper) -> Result<Encoded, StoreError> {
+    let raw_bytes = u32::try_from(frame.bytes.len()).expect("frames are bounded");
+    let mut stored = codec::encode(&frame.bytes, CONTENT_LEVEL);
+    tamper(Product::Frame, &mut stored);
+    match codec::decode(&stored, raw_bytes, "a new frame") {
+        Ok(decoded) if decoded == frame.bytes => {}
+        _ => return Err(StoreError::Proof("a compressed frame does not decode to its content".into())),
+    }
+    Ok(Encoded { number: frame.number, stored, raw_bytes, digest: Digest::of(&frame.bytes), blocks: frame.blocks })
+}

@@ -1,0 +1,119 @@
+//! The new stream described by where its bytes come from: the plan from which both the manifest and the delta follow.
+
+use std::ops::Range;
+
+use super::tree::{ManifestReader, ManifestWriter, WrittenTree};
+use crate::catalog::{FrameRef, Slice};
+use crate::error::StoreError;
+
+/// Where bytes of the new stream come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The previous version's stream, from this offset on.
+    Old(u64),
+    /// A frame of this run, by number, from this place on.
+    New(u32, u32),
+    /// A staged frame, by index, from this place on.
+    Staged(u32, u32),
+}
+
+/// A run of bytes of the new stream with one origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it begins in the new stream.
+    pub start: u64,
+    /// Its length.
+    pub len: u64,
+    /// Where its bytes come from.
+    pub origin: Origin,
+}
+
+/// All pieces of the new stream in order.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    pieces: Vec<Piece>,
+    len: u64,
+}
+
+impl Pieces {
+    /// Adds bytes at the end; joined to the last piece if they continue it.
+    pub fn push(&mut self, origin: Origin, len: u64) {
+        if len == 0 {
+            return;
+        }
+        let start = self.len;
+        self.len += len;
+        if let Some(last) = self.pieces.last_mut()
+            && continues(last, origin)
+        {
+            last.len += len;
+            return;
+        }
+        self.pieces.push(Piece { start, len, origin });
+    }
+
+    /// Adds the pieces of another list.
+    pub fn append(&mut self, other: &Self) {
+        other.pieces.iter().for_each(|piece| self.push(piece.origin, piece.len));
+    }
+
+    /// The length of the stream so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Whether the new stream is the old one, byte for byte.
+    pub fn is_all_of(&self, old_bytes: u64) -> bool {
+        self.pieces == [Piece { start: 0, len: old_bytes, origin: Origin::Old(0) }]
+    }
+
+    /// Whether they are neighbouring bytes of the old stream from `offset` on.
+    pub fn is_old_at(&self, offset: u64) -> bool {
+        matches!(self.pieces[..], [Piece { origin: Origin::Old(at), .. }] if at == offset)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces.iter()
+    }
+
+    /// Writes the manifest: old slices are kept, new frames get their places.
+    pub fn write_manifest(&self, mut writer: ManifestWriter, old: Option<&ManifestReader>, new: &[FrameRef], staged: &[FrameRef]) -> Result<WrittenTree, StoreError> {
+        for piece in &self.pieces {
+            let (frame, skip) = match piece.origin {
+                Origin::Old(offset) => {
+                    let old = old.expect("a piece of the old stream needs an old version");
+                    add_old(old, offset..offset + piece.len, &mut writer)?;
+                    continue;
+                }
+                Origin::New(frame, skip) => (new[frame as usize], skip),
+                Origin::Staged(frame, skip) => (staged[frame as usize], skip),
+            };
+            let take = u32::try_from(piece.len).expect("a piece of a frame is smaller than the frame");
+            writer.add(Slice { frame, skip, take })?;
+        }
+        writer.finish()
+    }
+}
+
+fn add_old(old: &ManifestReader, range: Range<u64>, writer: &mut ManifestWriter) -> Result<(), StoreError> {
+    let mut slices = Vec::new();
+    old.slices(range, &mut |slice| slices.push(slice))?;
+    slices.into_iter().try_for_each(|slice| writer.add(slice))
+}
+
+fn continues(last: &Piece, origin: Origin) -> bool {
+    let end = |skip: u32| u64::from(skip) + last.len;
+    match (last.origin, origin) {
+        (Origin::Old(at), Origin::Old(next)) => at + last.len == next,
+        (Origin::New(frame, skip), Origin::New(next, at)) | (Origin::Staged(frame, skip), Origin::Staged(next, at)) => {
+            frame == next && end(skip) == u64::from(at)
+        }
+        _ => false,
+    }
+}

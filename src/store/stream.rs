@@ -1,0 +1,202 @@
+//! Reading any version's stream by place.
+//!
+//! The chain of deltas from the version to the nearest newer whole one is folded for each window that is read: first
+//! copies and literals are traced through all deltas, then every byte is fetched once. Memory follows the window, not
+//! the chain, and nothing is written.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+
+use super::delta::{DeltaReader, ScriptCache, script_cache};
+use super::tree::ManifestReader;
+use super::{Area, Store, codec};
+use crate::catalog::{FrameRef, PageRef, Version};
+use crate::delta::{Piece, Script};
+use crate::error::StoreError;
+
+/// Decoded frames held at once while a window is fetched.
+const DECODED_BYTES: u64 = 64 << 20;
+/// Decoded frames kept for the next window.
+const KEPT_BYTES: u64 = 64 << 20;
+
+type FrameCache = quick_cache::sync::Cache<FrameRef, Arc<Vec<u8>>, ByLength>;
+
+#[derive(Clone)]
+struct ByLength;
+
+impl quick_cache::Weighter<FrameRef, Arc<Vec<u8>>> for ByLength {
+    fn weight(&self, _: &FrameRef, bytes: &Arc<Vec<u8>>) -> u64 {
+        bytes.len() as u64 + 64
+    }
+}
+
+/// A version's stream.
+pub struct VersionStream {
+    store: Store,
+    /// From the version itself to newer ones.
+    deltas: Vec<DeltaReader>,
+    manifest: ManifestReader,
+    scripts: ScriptCache,
+    frames: FrameCache,
+    len: u64,
+}
+
+/// A part of a window after folding.
+enum Fold {
+    Literal { script: Arc<Script>, range: Range<u64> },
+    Copy { offset: u64, len: u64 },
+}
+
+/// Bytes of a frame that go to a place of the window.
+struct Fetch {
+    frame: FrameRef,
+    skip: usize,
+    take: usize,
+    at: usize,
+}
+
+impl VersionStream {
+    /// The stream of `versions[index]`; the versions are all of the store's, in order.
+    pub fn open(store: &Store, versions: &[Version], index: usize) -> Result<Self, StoreError> {
+        let mut deltas = Vec::new();
+        for version in &versions[index..] {
+            if let Some(whole) = &version.whole {
+                return Ok(Self::new(store, deltas, &whole.manifest, versions[index].stream_bytes));
+            }
+            deltas.push(DeltaReader::open(store, &version.delta)?);
+        }
+        Err(StoreError::damaged(Area::State.dir(), "the newest version is not whole"))
+    }
+
+    /// The stream that a manifest describes.
+    pub fn whole(store: &Store, manifest: &PageRef) -> Self {
+        Self::new(store, Vec::new(), manifest, manifest.stream_bytes)
+    }
+
+    /// The stream that a delta rebuilds from the one that a manifest describes.
+    pub fn rebuilt(store: &Store, delta: DeltaReader, manifest: &PageRef) -> Self {
+        let len = delta.output_bytes();
+        Self::new(store, vec![delta], manifest, len)
+    }
+
+    fn new(store: &Store, deltas: Vec<DeltaReader>, manifest: &PageRef, len: u64) -> Self {
+        let frames = FrameCache::with_weighter(64, KEPT_BYTES, ByLength);
+        let manifest = ManifestReader::open(store, manifest);
+        Self { store: store.clone(), deltas, manifest, scripts: script_cache(), frames, len }
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How the whole stream is laid out.
+    pub fn manifest(&self) -> &ManifestReader {
+        &self.manifest
+    }
+
+    /// The bytes of `range`, which lies within the stream and fits in memory.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        let mut folds = vec![Fold::Copy { offset: range.start, len: range.end - range.start }];
+        for delta in &self.deltas {
+            folds = self.fold(folds, delta)?;
+        }
+        let size = usize::try_from(range.end - range.start).expect("windows fit in memory");
+        let mut window = Vec::with_capacity(size);
+        let mut fetches = Vec::new();
+        for fold in folds {
+            match fold {
+                Fold::Literal { script, range } => script.slice(range).for_each(|piece| match piece {
+                    Piece::Literal(bytes) => window.extend_from_slice(bytes),
+                    Piece::Copy { .. } => unreachable!("copies were folded"),
+                }),
+                Fold::Copy { offset, len } => {
+                    let mut at = window.len();
+                    self.manifest.slices(offset..offset + len, &mut |slice| {
+                        let (skip, take) = (slice.skip as usize, slice.take as usize);
+                        fetches.push(Fetch { frame: slice.frame, skip, take, at });
+                        at += take;
+                    })?;
+                    window.resize(window.len() + usize::try_from(len).expect("windows fit in memory"), 0);
+                }
+            }
+        }
+        if window.len() != size {
+            return Err(StoreError::damaged(Area::Deltas.dir(), "the deltas do not produce the whole stream"));
+        }
+        self.fetch(fetches, &mut window)?;
+        Ok(window)
+    }
+
+    /// Traces the copies of a window through one more delta.
+    fn fold(&self, folds: Vec<Fold>, delta: &DeltaReader) -> Result<Vec<Fold>, StoreError> {
+        let mut folded = Vec::with_capacity(folds.len());
+        for fold in folds {
+            let Fold::Copy { offset, len } = fold else {
+                folded.push(fold);
+                continue;
+            };
+            delta.slice(offset..offset + len, &self.scripts, &mut |script, range| {
+                let mut at = range.start;
+                for piece in script.slice(range) {
+                    let end = at + piece.output_bytes();
+                    folded.push(match piece {
+                        Piece::Copy { offset, len } => Fold::Copy { offset, len },
+                        Piece::Literal(_) => Fold::Literal { script: Arc::clone(script), range: at..end },
+                    });
+                    at = end;
+                }
+            })?;
+        }
+        Ok(folded)
+    }
+
+    /// Decodes each frame once, as many in parallel as memory allows, and puts its bytes where they belong.
+    fn fetch(&self, fetches: Vec<Fetch>, window: &mut [u8]) -> Result<(), StoreError> {
+        let mut order: Vec<FrameRef> = Vec::new();
+        let mut by_frame: HashMap<FrameRef, Vec<Fetch>> = HashMap::new();
+        for fetch in fetches {
+            let list = by_frame.entry(fetch.frame).or_default();
+            if list.is_empty() {
+                order.push(fetch.frame);
+            }
+            list.push(fetch);
+        }
+        let mut rest = &order[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|frame| {
+                bytes += u64::from(frame.raw_bytes);
+                bytes <= DECODED_BYTES
+            });
+            let (batch, later) = rest.split_at(fits.count().max(1));
+            let decoded: Result<Vec<_>, StoreError> = batch.par_iter().map(|frame| self.frame(frame)).collect();
+            for (frame, bytes) in batch.iter().zip(decoded?) {
+                for fetch in &by_frame[frame] {
+                    window[fetch.at..fetch.at + fetch.take].copy_from_slice(&bytes[fetch.skip..fetch.skip + fetch.take]);
+                }
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn frame(&self, frame: &FrameRef) -> Result<Arc<Vec<u8>>, StoreError> {
+        if let Some(bytes) = self.frames.get(frame) {
+            return Ok(bytes);
+        }
+        let path = Area::Objects.path(frame.object);
+        let stored = self.store.read_range(&path, frame.offset, frame.stored_bytes)?;
+        let bytes = Arc::new(codec::decode(&stored, frame.raw_bytes, &path)?);
+        self.frames.insert(*frame, Arc::clone(&bytes));
+        Ok(bytes)
+    }
+}
