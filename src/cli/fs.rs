@@ -20,7 +20,7 @@ use crate::config::workdir::{Seen, SourceConfig, Workdir, normal};
 use crate::error::Error;
 use crate::ops::backup::{self, Detection, Expected, Options, Outcome, Report};
 use crate::plan::chain::ChainPolicy;
-use crate::store::codec::SOUND;
+use crate::store::codec::Knobs;
 use crate::store::disk::LocalDisk;
 use crate::store::Store;
 use crate::tree::walk::Selection;
@@ -118,7 +118,7 @@ fn options(args: &Fs, general: &General, work: &Workdir, config: SourceConfig, s
         adopt: args.adopt,
         expected: expected.map(|seen| Expected { store: seen.store, state: seen.state }),
         now: Timestamp::now(),
-        tamper: SOUND,
+        knobs: Knobs::REAL,
     })
 }
 

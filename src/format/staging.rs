@@ -1,6 +1,6 @@
 //! The staging record: which blocks the objects of a run hold that has not committed yet.
 //!
-//! One text file per object, named as the object: `frame OFFSET STORED RAW DIGEST`, then for each block in the frame
+//! One text file per object, named as the object: `object NAME`, then per frame `frame OFFSET STORED RAW DIGEST`, then for each block in the frame
 //! `block SKIP TAKE DIGEST`; the last line is `end`. The next run hashes the object before it believes any of it.
 
 use std::fmt::Write as _;
@@ -22,9 +22,9 @@ pub struct StagedBlock {
 /// A frame of an object with the blocks in it: (skip, take, digest).
 pub type FrameBlocks = (FrameRef, Vec<(u32, u32, Digest)>);
 
-/// The record of one object.
-pub fn encode(frames: &[FrameBlocks]) -> Vec<u8> {
-    let mut out = String::new();
+/// The record of one object. It names the object itself: after a crash a name may lead to another run's file.
+pub fn encode(object: Digest, frames: &[FrameBlocks]) -> Vec<u8> {
+    let mut out = format!("object {object}\n");
     for (frame, blocks) in frames {
         let place = format!("{} {} {}", frame.offset, frame.stored_bytes, frame.raw_bytes);
         writeln!(out, "frame {place} {}", frame.digest).expect("a String takes everything");
@@ -39,6 +39,7 @@ pub fn encode(frames: &[FrameBlocks]) -> Vec<u8> {
 /// Reads the record of `object`.
 pub fn decode(raw: &[u8], object: Digest) -> Result<Vec<StagedBlock>, FormatError> {
     let content = text::lines(raw)?.strip_suffix("end\n").ok_or_else(|| FormatError::content("the record is cut off"))?;
+    let content = content.strip_prefix(&format!("object {object}\n")).ok_or_else(|| FormatError::content("another object's record"))?;
     let mut frame = None;
     let mut found = Vec::new();
     for (index, line) in content.lines().enumerate() {
@@ -74,9 +75,10 @@ mod tests {
     fn records_round_trip_and_cut_ones_are_refused() {
         let object = Digest::of(b"o");
         let frame = FrameRef { object, offset: 9, stored_bytes: 10, raw_bytes: 11, digest: Digest::of(b"f") };
-        let good = encode(&[(frame, vec![(1, 10, Digest::of(b"b"))])]);
+        let good = encode(object, &[(frame, vec![(1, 10, Digest::of(b"b"))])]);
         let blocks = decode(&good, object).unwrap();
         assert_eq!((blocks.len(), blocks[0].slice.frame, blocks[0].slice.skip), (1, frame, 1));
+        assert!(decode(&good, Digest::of(b"other")).is_err());
         assert!((0..good.len()).all(|len| decode(&good[..len], object).is_err()));
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::file::TEMPORARY;
 use super::tree::ManifestReader;
 use super::{Area, READERS, Store, staging};
+use crate::catalog::Version;
 use crate::error::StoreError;
 use crate::format::state::State;
 
@@ -21,19 +22,21 @@ pub fn remove_temporaries(store: &Store) -> Result<(), StoreError> {
 }
 
 /// Removes states that are neither current nor retained, then files that no remaining state names, then the staging
-/// record. The caller holds the writers' lock; if anybody is reading, everything is left for a later run.
-pub fn collect(store: &Store, current: &State, now: Timestamp) -> Result<(), StoreError> {
+/// record. `versions` are all of the current state's. The caller holds the writers' lock; if anybody is reading, everything is left for a later run.
+pub fn collect(store: &Store, current: &State, versions: &[Version], now: Timestamp) -> Result<(), StoreError> {
     let readers = store.disk().lock(READERS, true, false).map_err(|error| StoreError::io("lock", READERS, error))?;
     if readers.is_none() {
         return Ok(());
     }
     let kept: Vec<u64> = current.retained.iter().filter(|retained| retained.until > now).map(|retained| retained.number).collect();
-    let is_kept = |number: u64| number == current.number || kept.contains(&number);
-    let mut states = Vec::new();
+    let mut others = Vec::new();
     let mut removed = false;
     for number in store.state_numbers()? {
-        if is_kept(number) {
-            states.push(if number == current.number { current.clone() } else { store.state(number)? });
+        if number == current.number {
+            continue;
+        }
+        if kept.contains(&number) {
+            others.push(store.state(number)?);
         } else {
             store.remove(&super::state_path(number))?;
             removed = true;
@@ -43,35 +46,47 @@ pub fn collect(store: &Store, current: &State, now: Timestamp) -> Result<(), Sto
         // Before anything that only they name goes: a state that comes back after a crash must find its files.
         store.sync_dir(Area::State.dir())?;
     }
-    let named = named(store, &states)?;
-    for area in [Area::Objects, Area::Manifests, Area::Catalogs, Area::Deltas, Area::Versions] {
-        for name in store.list(area)? {
-            let path = format!("{}/{name}", area.dir());
-            if !named.contains(&path) {
-                store.remove(&path)?;
-            }
-        }
+    let mut named = HashSet::new();
+    name_state(store, current, versions, &mut named)?;
+    for state in &others {
+        name_state(store, state, &store.versions(state)?, &mut named)?;
+    }
+    for path in unnamed(store, &named)? {
+        store.remove(&path)?;
     }
     staging::clear(store)
 }
 
-/// The paths of all files that these states name.
-fn named(store: &Store, states: &[State]) -> Result<HashSet<String>, StoreError> {
-    let mut paths = HashSet::new();
-    for state in states {
-        paths.extend(state.archived.iter().map(|file| Area::Versions.path(file.name)));
-        paths.extend(state.kept_packs.iter().map(|pack| Area::Catalogs.path(*pack)));
-        for version in store.versions(state)? {
-            paths.extend(version.pack.iter().map(|pack| Area::Catalogs.path(*pack)));
-            paths.extend(version.delta.iter().map(|file| Area::Deltas.path(file.name)));
-            if let Some(whole) = &version.whole {
-                let manifest = ManifestReader::open(store, &whole.manifest);
-                manifest.pages(&mut |page| paths.extend(page.pack.map(|pack| Area::Manifests.path(pack))))?;
-                manifest.all(&mut |slice| {
-                    paths.insert(Area::Objects.path(slice.frame.object));
-                })?;
-            }
+/// The files of content, pages and deltas that a state does not name.
+pub fn leftovers(store: &Store, state: &State) -> Result<Vec<String>, StoreError> {
+    let mut named = HashSet::new();
+    name_state(store, state, &store.versions(state)?, &mut named)?;
+    unnamed(store, &named)
+}
+
+fn unnamed(store: &Store, named: &HashSet<String>) -> Result<Vec<String>, StoreError> {
+    let mut left = Vec::new();
+    for area in [Area::Objects, Area::Manifests, Area::Catalogs, Area::Deltas, Area::Versions] {
+        let paths = store.list(area)?.into_iter().map(|name| format!("{}/{name}", area.dir()));
+        left.extend(paths.filter(|path| !named.contains(path)));
+    }
+    Ok(left)
+}
+
+/// Adds the paths of all files that a state with these versions names.
+fn name_state(store: &Store, state: &State, versions: &[Version], paths: &mut HashSet<String>) -> Result<(), StoreError> {
+    paths.extend(state.archived.iter().map(|file| Area::Versions.path(file.name)));
+    paths.extend(state.kept_packs.iter().map(|pack| Area::Catalogs.path(*pack)));
+    for version in versions {
+        paths.extend(version.pack.iter().map(|pack| Area::Catalogs.path(*pack)));
+        paths.extend(version.delta.iter().map(|file| Area::Deltas.path(file.name)));
+        if let Some(whole) = &version.whole {
+            let manifest = ManifestReader::open(store, &whole.manifest);
+            manifest.pages(&mut |page| paths.extend(page.pack.map(|pack| Area::Manifests.path(pack))))?;
+            manifest.all(&mut |slice| {
+                paths.insert(Area::Objects.path(slice.frame.object));
+            })?;
         }
     }
-    Ok(paths)
+    Ok(())
 }

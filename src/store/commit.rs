@@ -1,11 +1,8 @@
 //! The one step that makes a run's work count.
 
-use std::collections::HashSet;
-
 use super::file::{NewFile, TEMPORARY};
 use super::{Area, Store, state_path};
 use crate::catalog::Version;
-use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::format::state::{self, State, VersionFile};
 
@@ -35,35 +32,33 @@ pub fn commit(store: &Store, next: State) -> Result<State, StoreError> {
     Ok(next)
 }
 
-/// Commits a state with these versions. Those in version files stay there unless they were changed; as many as
-/// needed are moved there, so that a commit costs the same after ten years.
-pub fn commit_versions(store: &Store, mut next: State, versions: &[Version]) -> Result<State, StoreError> {
+/// Commits a state with these versions, of which none before `changed_from` was changed: their version files stay.
+/// Older versions are moved to such files, so that a commit costs the same after ten years.
+pub fn commit_versions(store: &Store, mut next: State, versions: &[Version], changed_from: u64) -> Result<State, StoreError> {
     let mut rest = versions;
     let mut archived = Vec::new();
-    let known: HashSet<Digest> = next.archived.iter().map(|file| file.name).collect();
-    for (number, file) in next.archived.iter().enumerate() {
+    for file in &next.archived {
         let (part, later) = rest.split_at(rest.partition_point(|version| version.seq <= file.last_seq));
         rest = later;
-        archived.extend(archive(store, &known, number as u64, part)?);
+        if file.last_seq < changed_from {
+            archived.push(file.clone());
+        } else {
+            archived.extend(archive(store, archived.len() as u64, part)?);
+        }
     }
     if rest.len() >= STATE_MAX_VERSIONS {
         let (part, later) = rest.split_at(STATE_MAX_VERSIONS - KEPT_IN_STATE);
         rest = later;
-        archived.extend(archive(store, &known, next.archived.len() as u64, part)?);
+        archived.extend(archive(store, archived.len() as u64, part)?);
     }
     (next.archived, next.versions) = (archived, rest.to_vec());
     commit(store, next)
 }
 
-/// The version file with these versions: one that the state names already, or a new one.
-fn archive(store: &Store, known: &HashSet<Digest>, number: u64, versions: &[Version]) -> Result<Option<VersionFile>, StoreError> {
+/// Writes a version file with these versions, if there are any.
+fn archive(store: &Store, number: u64, versions: &[Version]) -> Result<Option<VersionFile>, StoreError> {
     let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(None) };
-    let content = state::encode_versions(versions);
-    let name = Digest::of(content.as_bytes());
-    if !known.contains(&name) {
-        let mut file = NewFile::create(store.disk(), Area::Versions, number)?;
-        file.write(content.as_bytes())?;
-        file.finish()?;
-    }
-    Ok(Some(VersionFile { name, first_seq: first.seq, last_seq: last.seq }))
+    let mut file = NewFile::create(store.disk(), Area::Versions, number)?;
+    file.write(state::encode_versions(versions).as_bytes())?;
+    Ok(Some(VersionFile { name: file.finish()?, first_seq: first.seq, last_seq: last.seq }))
 }

@@ -7,7 +7,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 
-use super::codec::{self, Product, Tamper};
+use super::codec::{self, Knobs, Product};
 use super::file::NewFile;
 use super::{Area, Store};
 use crate::catalog::DeltaFile;
@@ -38,7 +38,7 @@ struct RawFrame {
 /// Writes one delta.
 pub struct DeltaWriter {
     store: Store,
-    tamper: Tamper,
+    knobs: Knobs,
     open: RawFrame,
     /// The last copy, as long as the next one may continue it.
     copy: Option<(u64, u64)>,
@@ -50,10 +50,10 @@ pub struct DeltaWriter {
 
 impl DeltaWriter {
     /// Begins a delta.
-    pub fn create(store: &Store, tamper: Tamper) -> Self {
+    pub fn create(store: &Store, knobs: Knobs) -> Self {
         Self {
             store: store.clone(),
-            tamper,
+            knobs,
             open: RawFrame { commands: wire::MAGIC.to_vec(), output_bytes: 0, level: LEVELS[0].1 },
             copy: None,
             raw_bytes: 0,
@@ -105,9 +105,9 @@ impl DeltaWriter {
     }
 
     fn write_waiting(&mut self) -> Result<(), StoreError> {
-        let tamper = self.tamper;
+        let knobs = self.knobs;
         let encode = |mut frame: RawFrame| {
-            tamper(Product::Delta, &mut frame.commands);
+            (knobs.tamper)(Product::Delta, &mut frame.commands);
             let stored = codec::encode(&frame.commands, frame.level);
             (stored, frame.commands.len(), frame.output_bytes)
         };

@@ -127,7 +127,7 @@ impl Store {
 
     /// Looks at what is there.
     pub fn presence(&self) -> Result<Presence, StoreError> {
-        if !self.list(Area::State)?.is_empty() {
+        if !self.state_numbers()?.is_empty() {
             return Ok(Presence::Store);
         }
         let top = self.disk.list("").map_err(|error| StoreError::io("list", "the directory", error))?;

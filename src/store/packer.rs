@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 
-use super::codec::{self, CONTENT_LEVEL, Product, Tamper};
+use super::codec::{self, CONTENT_LEVEL, Knobs, Product};
 use super::file::NewFile;
 use super::staging;
 use super::{Area, Store};
@@ -18,10 +18,6 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::format::staging::FrameBlocks;
 
-/// A frame is closed before it would grow beyond this.
-const FRAME_BYTES: usize = 4 << 20;
-/// An object is closed once it is this long.
-const OBJECT_BYTES: u64 = 16 << 20;
 /// Frames that wait for compression: bounds memory.
 const QUEUE_FRAMES: usize = 4;
 
@@ -61,6 +57,7 @@ struct Encoded {
 /// Takes new content.
 pub struct Packer {
     lanes: [Option<OpenFrame>; 2],
+    frame_bytes: usize,
     next_frame: u32,
     queue: Option<SyncSender<OpenFrame>>,
     thread: Option<JoinHandle<Result<Written, StoreError>>>,
@@ -77,17 +74,17 @@ pub struct Written {
 
 impl Packer {
     /// Starts the thread. Nothing is written before the first frame is full.
-    pub fn start(store: &Store, tamper: Tamper) -> Self {
+    pub fn start(store: &Store, knobs: Knobs) -> Self {
         let (queue, frames) = sync_channel(QUEUE_FRAMES);
-        let writer = ObjectWriter { store: store.clone(), tamper, file: None, begun: 0, in_object: Vec::new(), done: Vec::new(), bytes: 0 };
+        let writer = ObjectWriter { store: store.clone(), knobs, file: None, begun: 0, in_object: Vec::new(), done: Vec::new(), bytes: 0 };
         let thread = std::thread::spawn(move || writer.run(&frames));
-        Self { lanes: [None, None], next_frame: 0, queue: Some(queue), thread: Some(thread) }
+        Self { lanes: [None, None], frame_bytes: knobs.frame_bytes, next_frame: 0, queue: Some(queue), thread: Some(thread) }
     }
 
     /// Packs bytes. `block` is digest and length of the block they begin with, for the staging record.
     pub fn add(&mut self, lane: Lane, bytes: &[u8], block: Option<(Digest, u64)>) -> Result<Packed, StoreError> {
         let index = lane as usize;
-        if self.lanes[index].as_ref().is_some_and(|open| open.bytes.len() + bytes.len() > FRAME_BYTES) {
+        if self.lanes[index].as_ref().is_some_and(|open| open.bytes.len() + bytes.len() > self.frame_bytes) {
             self.close(index)?;
         }
         let open = self.lanes[index].get_or_insert_with(|| {
@@ -130,7 +127,7 @@ impl Packer {
 
 struct ObjectWriter {
     store: Store,
-    tamper: Tamper,
+    knobs: Knobs,
     file: Option<NewFile>,
     begun: u64,
     /// Frames of the open object; its name is not known yet.
@@ -144,8 +141,8 @@ impl ObjectWriter {
         while let Ok(first) = frames.recv() {
             let mut batch = vec![first];
             batch.extend(frames.try_iter().take(rayon::current_num_threads() - 1));
-            let tamper = self.tamper;
-            let encoded: Result<Vec<Encoded>, StoreError> = batch.into_par_iter().map(|frame| encode(frame, tamper)).collect();
+            let knobs = self.knobs;
+            let encoded: Result<Vec<Encoded>, StoreError> = batch.into_par_iter().map(|frame| encode(frame, knobs)).collect();
             for frame in encoded? {
                 self.write(frame)?;
             }
@@ -156,7 +153,7 @@ impl ObjectWriter {
     }
 
     fn write(&mut self, frame: Encoded) -> Result<(), StoreError> {
-        if self.file.as_ref().is_some_and(|file| file.len() >= OBJECT_BYTES) {
+        if self.file.as_ref().is_some_and(|file| file.len() >= self.knobs.object_bytes) {
             self.close(true)?;
         }
         let file = match &mut self.file {
@@ -191,10 +188,10 @@ impl ObjectWriter {
 }
 
 /// Encodes a frame and proves that it decodes to the same bytes.
-fn encode(frame: OpenFrame, tamper: Tamper) -> Result<Encoded, StoreError> {
+fn encode(frame: OpenFrame, knobs: Knobs) -> Result<Encoded, StoreError> {
     let raw_bytes = u32::try_from(frame.bytes.len()).expect("frames are bounded");
     let mut stored = codec::encode(&frame.bytes, CONTENT_LEVEL);
-    tamper(Product::Frame, &mut stored);
+    (knobs.tamper)(Product::Frame, &mut stored);
     match codec::decode(&stored, raw_bytes, "a new frame") {
         Ok(decoded) if decoded == frame.bytes => {}
         _ => return Err(StoreError::Proof("a compressed frame does not decode to its content".into())),

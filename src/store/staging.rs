@@ -25,7 +25,7 @@ pub fn record(store: &Store, object: Digest, frames: &[FrameBlocks]) -> Result<(
     let path = Area::Staging.path(object);
     let temporary = format!("{}/{TEMPORARY}record", Area::Staging.dir());
     let write = || {
-        store.disk().create(&temporary, false)?.write(&staging::encode(frames))?;
+        store.disk().create(&temporary, false)?.write(&staging::encode(object, frames))?;
         store.disk().publish(&temporary, &path, true)
     };
     write().map_err(|error| StoreError::io("write", path, error))

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::report::Monitor;
 use crate::store::Store;
-use crate::store::codec::Tamper;
+use crate::store::codec::Knobs;
 use crate::store::delta::DeltaWriter;
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::stream::VersionStream;
@@ -171,8 +171,8 @@ struct Part {
 }
 
 /// Writes the delta's files.
-pub fn write(store: &Store, layout: &Layout, old: &VersionStream, new: &VersionStream, tamper: Tamper, monitor: &dyn Monitor) -> Result<Vec<DeltaFile>, StoreError> {
-    let mut writer = DeltaWriter::create(store, tamper);
+pub fn write(store: &Store, layout: &Layout, old: &VersionStream, new: &VersionStream, knobs: Knobs, monitor: &dyn Monitor) -> Result<Vec<DeltaFile>, StoreError> {
+    let mut writer = DeltaWriter::create(store, knobs);
     let mut window = Window::new(layout, new);
     let mut rest = &layout.spans[..];
     let mut hint = 0;

@@ -17,7 +17,7 @@ use crate::format::scan::ScanCache;
 use crate::format::state::State;
 use crate::plan::chain::{self, ChainPolicy};
 use crate::report::Monitor;
-use crate::store::codec::Tamper;
+use crate::store::codec::Knobs;
 use crate::store::staging::Staged;
 use crate::store::stream::VersionStream;
 use crate::store::tree::{ManifestReader, ManifestWriter, WrittenTree};
@@ -61,8 +61,8 @@ pub struct Options {
     pub expected: Option<Expected>,
     /// The clock at the beginning of the run.
     pub now: Timestamp,
-    /// A hook for tests; [`crate::store::codec::SOUND`] in every real run.
-    pub tamper: Tamper,
+    /// [`Knobs::REAL`] but in tests.
+    pub knobs: Knobs,
 }
 
 /// What was last seen of a store.
@@ -280,7 +280,7 @@ impl Run<'_> {
         let new = VersionStream::whole(self.store, &manifest.root);
         let layout = deltify::Layout::of(self.store, pieces, &previous.version)?;
         self.monitor.step("comparing", Some(layout.unknown_bytes()));
-        let files = deltify::write(self.store, &layout, &previous.stream, &new, self.options.tamper, self.monitor)?;
+        let files = deltify::write(self.store, &layout, &previous.stream, &new, self.options.knobs, self.monitor)?;
         self.monitor.step("proving", Some(layout.unknown_bytes()));
         prove::prove(self.store, &layout, &previous.version, &files, &manifest.root, self.monitor)?;
         Ok(files)
@@ -288,14 +288,17 @@ impl Run<'_> {
 
     fn commit(&mut self, version: Version, delta: Vec<DeltaFile>) -> Result<State, StoreError> {
         let seq = version.seq;
-        if let Some(previous) = self.versions.last_mut() {
+        let previous = self.versions.last_mut().map(|previous| {
             previous.delta = delta;
-        }
+            previous.seq
+        });
         self.versions.push(version);
         let whole = chain::whole(&self.versions, self.options.chain.fulls_kept);
-        for version in &mut self.versions {
-            if !whole.contains(&version.seq) {
-                version.whole = None;
+        let mut changed_from = seq;
+        for version in self.versions.iter_mut().rev() {
+            let dropped = !whole.contains(&version.seq) && version.whole.take().is_some();
+            if dropped || Some(version.seq) == previous {
+                changed_from = version.seq;
             }
         }
         let next = State {
@@ -307,13 +310,13 @@ impl Run<'_> {
             retained: self.state.retained.iter().filter(|retained| retained.until > self.options.now).cloned().collect(),
             ..self.state.clone()
         };
-        commit::commit_versions(self.store, next, &self.versions)
+        commit::commit_versions(self.store, next, &self.versions, changed_from)
     }
 
     /// What follows the commit and cannot undo it: faults here are warnings.
     fn after(&self, state: &State, cache: &ScanCache, line: &str, problems: &mut Vec<String>) {
         let log = self.store.log(self.options.now, line);
-        let results = [self.store.save_scan_cache(cache), collect::collect(self.store, state, self.options.now), log];
+        let results = [self.store.save_scan_cache(cache), collect::collect(self.store, state, &self.versions, self.options.now), log];
         for error in results.into_iter().filter_map(Result::err) {
             problems.push(format!("After the backup: {error}"));
         }

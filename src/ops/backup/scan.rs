@@ -153,7 +153,7 @@ impl<'a> Scan<'a> {
             buffer: Vec::new(),
             out: Scanned {
                 pieces: Pieces::default(),
-                packer: Packer::start(store, options.tamper),
+                packer: Packer::start(store, options.knobs),
                 catalog: CatalogWriter::create(store, previous.map(|previous| &previous.version.catalog))?,
                 cache: ScanCache { seq: 0, catalog: Digest::of(b""), scan_start: now, read_all, stamps: Vec::new() },
                 members: 0,
