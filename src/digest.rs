@@ -44,10 +44,13 @@ impl DigestWriter {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0 {
-            write!(f, "{byte:02x}")?;
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let mut text = [0; 64];
+        for (place, digit) in text.iter_mut().zip(digits) {
+            *place = DIGITS[usize::from(digit)];
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits"))
     }
 }
 
@@ -89,7 +92,9 @@ fn hex_value(digit: u8) -> Result<u8, BadDigest> {
 /// Whether a block holds nothing but zeros.
 pub fn is_zero(block: &[u8]) -> bool {
     // Compares the block with itself shifted by one: memcmp speed, no table of zeros.
-    block.first().is_none_or(|first| *first == 0 && block[..block.len() - 1] == block[1..])
+    block
+        .first()
+        .is_none_or(|first| *first == 0 && block[..block.len() - 1] == block[1..])
 }
 
 #[cfg(test)]

@@ -34,7 +34,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The store's file system has no room left.
-    #[error("The store is full: cannot {op} {path}; nothing was committed, older versions are intact. Free some space and run again")]
+    #[error(
+        "The store is full: cannot {op} {path}; nothing was committed, older versions are intact. Free some space and run again"
+    )]
     Full {
         /// What was tried, as a verb.
         op: &'static str,
@@ -50,7 +52,9 @@ pub enum StoreError {
         detail: String,
     },
     /// What was just computed does not reproduce what it must: nothing is committed.
-    #[error("Proof failed before the commit: {0}; nothing was committed. This points to faulty memory or a bug")]
+    #[error(
+        "Proof failed before the commit: {0}; nothing was committed. This points to faulty memory or a bug"
+    )]
     Proof(String),
     /// Another run holds the store.
     #[error("Another run is using the store {0}; wait for it with --wait")]
@@ -63,16 +67,20 @@ impl StoreError {
         let path = path.into();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { op, path },
-            io::ErrorKind::NotFound => {
-                Self::Damaged { file: path, detail: format!("it is missing (cannot {op})") }
-            }
+            io::ErrorKind::NotFound => Self::Damaged {
+                file: path,
+                detail: format!("it is missing (cannot {op})"),
+            },
             _ => Self::Io { op, path, source },
         }
     }
 
     /// A file whose content is not what its name or a reference to it says.
     pub fn damaged(file: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Damaged { file: file.into(), detail: detail.into() }
+        Self::Damaged {
+            file: file.into(),
+            detail: detail.into(),
+        }
     }
 
     /// A file that could not be decoded.
@@ -116,7 +124,11 @@ pub enum Error {
 impl Error {
     /// Wraps the system's answer to `op` on a file of the user's.
     pub fn file(op: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
-        Self::File { op, path: path.as_ref().to_path_buf(), source }
+        Self::File {
+            op,
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
     }
 }
 
@@ -126,7 +138,11 @@ pub fn printable(name: &[u8]) -> String {
     let mut out = String::new();
     for chunk in name.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+            if c.is_control() {
+                out.extend(c.escape_default())
+            } else {
+                out.push(c)
+            }
         }
         for byte in chunk.invalid() {
             out.push_str(&format!("\\x{byte:02x}"));

@@ -86,10 +86,17 @@ impl Member {
     /// Its blocks when the member begins at `offset` of the stream.
     pub fn placed_blocks(&self, offset: u64) -> impl Iterator<Item = PlacedBlock> + '_ {
         let data = offset + u64::from(self.header_bytes) + self.content.map_bytes();
-        self.content.blocks().enumerate().map(move |(rank, (number, digest))| {
-            let len = self.content.block_bytes(number);
-            PlacedBlock { offset: data + rank as u64 * BLOCK, len, digest }
-        })
+        self.content
+            .blocks()
+            .enumerate()
+            .map(move |(rank, (number, digest))| {
+                let len = self.content.block_bytes(number);
+                PlacedBlock {
+                    offset: data + rank as u64 * BLOCK,
+                    len,
+                    digest,
+                }
+            })
     }
 
     /// How many bytes its body has before padding: sparse map and data.
@@ -131,12 +138,20 @@ impl Default for Content {
 impl Content {
     /// The content of a file of at most one block.
     pub fn small(bytes: &[u8]) -> Self {
-        Self { size: bytes.len() as u64, digest: Digest::of(bytes), runs: Vec::new() }
+        Self {
+            size: bytes.len() as u64,
+            digest: Digest::of(bytes),
+            runs: Vec::new(),
+        }
     }
 
     /// The content of a file of more than one block.
     pub fn large(size: u64, runs: Vec<Run>) -> Self {
-        Self { size, digest: Self::digest_of_runs(size, &runs), runs }
+        Self {
+            size,
+            digest: Self::digest_of_runs(size, &runs),
+            runs,
+        }
     }
 
     /// A keyed digest over size and runs: per run its first block, number of blocks (both u64 little-endian) and
@@ -146,7 +161,9 @@ impl Content {
         for run in runs {
             bytes.extend_from_slice(&run.first.to_le_bytes());
             bytes.extend_from_slice(&(run.digests.len() as u64).to_le_bytes());
-            run.digests.iter().for_each(|digest| bytes.extend_from_slice(&digest.0));
+            run.digests
+                .iter()
+                .for_each(|digest| bytes.extend_from_slice(&digest.0));
         }
         Digest::of_parts(CONTENT_CONTEXT, [&bytes[..]])
     }
@@ -165,7 +182,9 @@ impl Content {
     pub fn blocks(&self) -> impl Iterator<Item = (u64, Digest)> + '_ {
         let single = (!self.is_large() && self.size > 0).then_some((0, self.digest));
         let numbered = |run: &'_ Run| (run.first..).zip(run.digests.clone());
-        single.into_iter().chain(self.runs.iter().flat_map(numbered))
+        single
+            .into_iter()
+            .chain(self.runs.iter().flat_map(numbered))
     }
 
     /// The digest of the block with this number, if it holds data.
@@ -173,8 +192,13 @@ impl Content {
         if !self.is_large() {
             return (number == 0 && self.size > 0).then_some(self.digest);
         }
-        let run = &self.runs[self.runs.partition_point(|run| run.first <= number).checked_sub(1)?];
-        run.digests.get(usize::try_from(number - run.first).ok()?).copied()
+        let run = &self.runs[self
+            .runs
+            .partition_point(|run| run.first <= number)
+            .checked_sub(1)?];
+        run.digests
+            .get(usize::try_from(number - run.first).ok()?)
+            .copied()
     }
 
     /// How many bytes of data the body holds.
@@ -192,7 +216,10 @@ impl Content {
         }
         let extent = |run: &Run| {
             let start = run.first * BLOCK;
-            (start, (run.digests.len() as u64 * BLOCK).min(self.size - start))
+            (
+                start,
+                (run.digests.len() as u64 * BLOCK).min(self.size - start),
+            )
         };
         self.runs.iter().map(extent).collect()
     }
@@ -227,10 +254,15 @@ impl Content {
             return None;
         }
         let mut extents = self.extents();
-        if extents.last().is_none_or(|(start, len)| start + len < self.size) {
+        if extents
+            .last()
+            .is_none_or(|(start, len)| start + len < self.size)
+        {
             extents.push((self.size, 0));
         }
-        let lines = extents.iter().map(|(start, len)| format!("{start}\n{len}\n"));
+        let lines = extents
+            .iter()
+            .map(|(start, len)| format!("{start}\n{len}\n"));
         let mut map = format!("{}\n{}", extents.len(), lines.collect::<String>()).into_bytes();
         map.resize(map.len().next_multiple_of(512), 0);
         Some(map)
@@ -266,25 +298,77 @@ mod tests {
 
     #[test]
     fn paths_sort_depth_first() {
-        let mut paths: Vec<&[u8]> = vec![b"a.b", b"a/b", b"", b"a", b"a/b/c", b"a-b", b"a\x01", b"a/\xff"];
+        let mut paths: Vec<&[u8]> = vec![
+            b"a.b", b"a/b", b"", b"a", b"a/b/c", b"a-b", b"a\x01", b"a/\xff",
+        ];
         paths.sort_by(|a, b| path_order(a, b));
-        assert_eq!(paths, [&b""[..], b"a", b"a/b", b"a/b/c", b"a/\xff", b"a\x01", b"a-b", b"a.b"]);
+        assert_eq!(
+            paths,
+            [
+                &b""[..],
+                b"a",
+                b"a/b",
+                b"a/b/c",
+                b"a/\xff",
+                b"a\x01",
+                b"a-b",
+                b"a.b"
+            ]
+        );
         assert_eq!(path_order(&region_key(b"a", 5), b"a/"), Ordering::Less);
-        assert_eq!(path_order(&region_key(b"a", 5), &region_key(b"a", 300)), Ordering::Less);
+        assert_eq!(
+            path_order(&region_key(b"a", 5), &region_key(b"a", 300)),
+            Ordering::Less
+        );
         assert_eq!(path_order(b"a", &region_key(b"a", 0)), Ordering::Less);
     }
 
     #[test]
     fn a5_sparse_maps_follow_the_data() {
         let digest = Digest::of(b"");
-        let content = Content::large(5 * 65536, vec![Run { first: 1, digests: vec![digest] }, Run { first: 3, digests: vec![digest] }]);
+        let content = Content::large(
+            5 * 65536,
+            vec![
+                Run {
+                    first: 1,
+                    digests: vec![digest],
+                },
+                Run {
+                    first: 3,
+                    digests: vec![digest],
+                },
+            ],
+        );
         let map = content.sparse_map().unwrap();
-        assert!(map.starts_with(b"3\n65536\n65536\n196608\n65536\n327680\n0\n\0") && map.len() == 512);
+        assert!(
+            map.starts_with(b"3\n65536\n65536\n196608\n65536\n327680\n0\n\0") && map.len() == 512
+        );
         assert_eq!(content.data_bytes(), 2 * 65536);
-        let full = Content::large(65537, vec![Run { first: 0, digests: vec![digest; 2] }]);
-        assert_eq!((full.sparse_map(), full.data_bytes(), full.block_bytes(1)), (None, 65537, 1));
-        assert_eq!(Content::large(70000, Vec::new()).sparse_map().unwrap()[..10], *b"1\n70000\n0\n");
-        assert_eq!(content.blocks().map(|(number, _)| number).collect::<Vec<_>>(), [1, 3]);
-        assert_eq!((content.block(1), content.block(2), content.block(4)), (Some(digest), None, None));
+        let full = Content::large(
+            65537,
+            vec![Run {
+                first: 0,
+                digests: vec![digest; 2],
+            }],
+        );
+        assert_eq!(
+            (full.sparse_map(), full.data_bytes(), full.block_bytes(1)),
+            (None, 65537, 1)
+        );
+        assert_eq!(
+            Content::large(70000, Vec::new()).sparse_map().unwrap()[..10],
+            *b"1\n70000\n0\n"
+        );
+        assert_eq!(
+            content
+                .blocks()
+                .map(|(number, _)| number)
+                .collect::<Vec<_>>(),
+            [1, 3]
+        );
+        assert_eq!(
+            (content.block(1), content.block(2), content.block(4)),
+            (Some(digest), None, None)
+        );
     }
 }

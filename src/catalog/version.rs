@@ -114,7 +114,9 @@ pub struct NoVersion(String);
 /// later than a moment the one with the highest number is taken, whatever the clock did between.
 pub fn resolve<'a>(versions: &'a [Version], when: &When) -> Result<&'a Version, NoVersion> {
     let (Some(first), Some(last)) = (versions.first(), versions.last()) else {
-        return Err(NoVersion("There is no version yet; make one with btw-backup fs".into()));
+        return Err(NoVersion(
+            "There is no version yet; make one with btw-backup fs".into(),
+        ));
     };
     let range = || format!("{} to {}", describe(first), describe(last));
     match when {
@@ -122,22 +124,43 @@ pub fn resolve<'a>(versions: &'a [Version], when: &When) -> Result<&'a Version, 
             .ok()
             .and_then(|back| versions.len().checked_sub(back + 1))
             .map(|index| &versions[index])
-            .ok_or_else(|| NoVersion(format!("There are only {} versions: {}", versions.len(), range()))),
+            .ok_or_else(|| {
+                NoVersion(format!(
+                    "There are only {} versions: {}",
+                    versions.len(),
+                    range()
+                ))
+            }),
         When::Sequence(seq) => versions
             .binary_search_by_key(seq, |version| version.seq)
             .map(|index| &versions[index])
-            .map_err(|at| NoVersion(format!("There is no version v{seq}; {}", nearest(versions, at)))),
+            .map_err(|at| {
+                NoVersion(format!(
+                    "There is no version v{seq}; {}",
+                    nearest(versions, at)
+                ))
+            }),
         When::UpTo { last: until, exact } => {
-            let named = exact.then(|| versions.iter().rfind(|version| version.time == *until)).flatten();
+            let named = exact
+                .then(|| versions.iter().rfind(|version| version.time == *until))
+                .flatten();
             named
                 .or_else(|| versions.iter().rfind(|version| version.time <= *until))
-                .ok_or_else(|| NoVersion(format!("There is no version that old; the first is {}", describe(first))))
+                .ok_or_else(|| {
+                    NoVersion(format!(
+                        "There is no version that old; the first is {}",
+                        describe(first)
+                    ))
+                })
         }
     }
 }
 
 fn nearest(versions: &[Version], at: usize) -> String {
-    let around = [at.checked_sub(1), Some(at)].into_iter().flatten().filter_map(|index| versions.get(index));
+    let around = [at.checked_sub(1), Some(at)]
+        .into_iter()
+        .flatten()
+        .filter_map(|index| versions.get(index));
     let names: Vec<String> = around.map(describe).collect();
     format!("the nearest: {}", names.join(", "))
 }
@@ -151,7 +174,9 @@ pub fn describe(version: &Version) -> String {
 pub fn unique_time(versions: &[Version], now: Timestamp) -> Timestamp {
     let mut time = now;
     while versions.iter().rev().any(|version| version.time == time) {
-        time = time.checked_add(jiff::SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MIN);
+        time = time
+            .checked_add(jiff::SignedDuration::from_nanos(1))
+            .unwrap_or(Timestamp::MIN);
     }
     time
 }
@@ -166,7 +191,17 @@ mod tests {
     use jiff::tz::TimeZone;
 
     fn version(seq: u64, second: i64) -> Version {
-        let root = PageRef { level: 0, pack: None, offset: 0, stored_bytes: 0, raw_bytes: 0, digest: Digest::of(b""), items: 0, stream_bytes: 0, first: Vec::new() };
+        let root = PageRef {
+            level: 0,
+            pack: None,
+            offset: 0,
+            stored_bytes: 0,
+            raw_bytes: 0,
+            digest: Digest::of(b""),
+            items: 0,
+            stream_bytes: 0,
+            first: Vec::new(),
+        };
         Version {
             seq,
             time: Timestamp::from_second(second).unwrap(),
@@ -187,19 +222,49 @@ mod tests {
     #[test]
     fn h9_j2_the_highest_number_not_later_is_taken() {
         // The clock went back before v3.
-        let versions = [version(1, 1000), version(2, 2000), version(3, 1500), version(5, 3000)];
-        let seq = |text: &str| resolve(&versions, &When::parse(text, &TimeZone::UTC).unwrap()).map(|v| v.seq).map_err(|e| e.to_string());
+        let versions = [
+            version(1, 1000),
+            version(2, 2000),
+            version(3, 1500),
+            version(5, 3000),
+        ];
+        let seq = |text: &str| {
+            resolve(&versions, &When::parse(text, &TimeZone::UTC).unwrap())
+                .map(|v| v.seq)
+                .map_err(|e| e.to_string())
+        };
         assert_eq!(seq("latest"), Ok(5));
         assert_eq!(seq("latest~3"), Ok(1));
         assert_eq!(seq("v2"), Ok(2));
         assert_eq!(seq("1970-01-01T00:16:40Z"), Ok(1));
-        assert_eq!(seq("1970-01-01T00:33:20Z"), Ok(3), "2000 s: v3 is newer than v2");
-        assert_eq!(seq("1970-01-01T00:33:20.000000000Z"), Ok(2), "stated to the nanosecond it names v2");
+        assert_eq!(
+            seq("1970-01-01T00:33:20Z"),
+            Ok(3),
+            "2000 s: v3 is newer than v2"
+        );
+        assert_eq!(
+            seq("1970-01-01T00:33:20.000000000Z"),
+            Ok(2),
+            "stated to the nanosecond it names v2"
+        );
         assert_eq!(seq("1970-01-01"), Ok(5));
-        assert!(seq("v4").unwrap_err().contains("v3 (1970-01-01T00:25:00.000000000Z), v5"));
-        assert!(seq("1970-01-01T00:16:39Z").unwrap_err().contains("the first is v1"));
+        assert!(
+            seq("v4")
+                .unwrap_err()
+                .contains("v3 (1970-01-01T00:25:00.000000000Z), v5")
+        );
+        assert!(
+            seq("1970-01-01T00:16:39Z")
+                .unwrap_err()
+                .contains("the first is v1")
+        );
         assert!(seq("latest~4").unwrap_err().contains("only 4 versions"));
-        assert!(resolve(&[], &When::Latest { back: 0 }).unwrap_err().to_string().contains("no version yet"));
+        assert!(
+            resolve(&[], &When::Latest { back: 0 })
+                .unwrap_err()
+                .to_string()
+                .contains("no version yet")
+        );
     }
 
     #[test]

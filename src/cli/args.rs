@@ -16,7 +16,13 @@ pub struct Args {
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
     /// Where the configuration is [default: ~/.btw-backup]
-    #[arg(long, global = true, value_name = "DIR", env = "BTW_BACKUP_CONFIG_DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BTW_BACKUP_CONFIG_DIR",
+        hide_env_values = true
+    )]
     pub config_dir: Option<PathBuf>,
     /// How many threads compress, hash and compare [default: one per core]
     #[arg(long, global = true, value_name = "N")]
@@ -43,13 +49,19 @@ pub enum Command {
     #[command(after_help = "Example:\n  btw-backup fs-init --type rdiff /home/ada home")]
     FsInit(FsInit),
     /// Back up a directory or file
-    #[command(after_help = "Examples:\n  btw-backup fs --init /home/ada home\n  btw-backup fs /home/ada home\n  btw-backup fs /var/lib/vm/disk.img vm/disk")]
+    #[command(
+        after_help = "Examples:\n  btw-backup fs --init /home/ada home\n  btw-backup fs /home/ada home\n  btw-backup fs /var/lib/vm/disk.img vm/disk"
+    )]
     Fs(Fs),
     /// Show stores and versions
-    #[command(after_help = "Examples:\n  btw-backup list\n  btw-backup list home\n  btw-backup list --json home")]
+    #[command(
+        after_help = "Examples:\n  btw-backup list\n  btw-backup list home\n  btw-backup list --json home"
+    )]
     List(List),
     /// Restore a version
-    #[command(after_help = "Examples:\n  btw-backup restore home /tmp/home\n  btw-backup restore --at 2026-11-20 home /tmp/then\n  btw-backup restore --at latest~2 home /tmp/before")]
+    #[command(
+        after_help = "Examples:\n  btw-backup restore home /tmp/home\n  btw-backup restore --at 2026-11-20 home /tmp/then\n  btw-backup restore --at latest~2 home /tmp/before"
+    )]
     Restore(Restore),
 }
 

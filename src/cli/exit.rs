@@ -34,7 +34,11 @@ impl Exit {
 
     /// Done, with warnings if there are any.
     pub fn done(problems: &[String]) -> Self {
-        if problems.is_empty() { Self::Done } else { Self::Warnings }
+        if problems.is_empty() {
+            Self::Done
+        } else {
+            Self::Warnings
+        }
     }
 
     /// The number that the shell sees.
@@ -68,18 +72,41 @@ mod tests {
         let cases = [
             (Error::Store(StoreError::Locked("s".into())), 4),
             (Error::Store(StoreError::damaged("f", "d")), 5),
-            (Error::Store(StoreError::io("read", "f", io::Error::from(io::ErrorKind::NotFound))), 5),
-            (Error::Store(StoreError::io("write", "f", io::Error::from(io::ErrorKind::StorageFull))), 1),
+            (
+                Error::Store(StoreError::io(
+                    "read",
+                    "f",
+                    io::Error::from(io::ErrorKind::NotFound),
+                )),
+                5,
+            ),
+            (
+                Error::Store(StoreError::io(
+                    "write",
+                    "f",
+                    io::Error::from(io::ErrorKind::StorageFull),
+                )),
+                1,
+            ),
             (Error::Store(StoreError::io("write", "f", io())), 1),
             (Error::Store(StoreError::Proof("p".into())), 1),
             (Error::Refused("r".into()), 1),
             (Error::file("open", "/f", io()), 1),
-            (Error::Config { path: "/c".into(), detail: "d".into() }, 2),
+            (
+                Error::Config {
+                    path: "/c".into(),
+                    detail: "d".into(),
+                },
+                2,
+            ),
             (Error::Usage("u".into()), 2),
         ];
         for (error, code) in cases {
             assert_eq!(Exit::of(&error).code(), code, "{error}");
         }
-        assert_eq!((Exit::done(&[]).code(), Exit::done(&["w".into()]).code()), (0, 3));
+        assert_eq!(
+            (Exit::done(&[]).code(), Exit::done(&["w".into()]).code()),
+            (0, 3)
+        );
     }
 }

@@ -20,21 +20,26 @@ use crate::config::workdir::{Seen, SourceConfig, Workdir, normal};
 use crate::error::Error;
 use crate::ops::backup::{self, Detection, Expected, Options, Outcome, Report};
 use crate::plan::chain::ChainPolicy;
+use crate::store::Store;
 use crate::store::codec::Knobs;
 use crate::store::disk::LocalDisk;
-use crate::store::Store;
 use crate::tree::walk::Selection;
 
 pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let source = normal(&args.src)?;
-    let metadata = std::fs::metadata(&source).map_err(|error| Error::file("find the source", &source, error))?;
+    let metadata = std::fs::metadata(&source)
+        .map_err(|error| Error::file("find the source", &source, error))?;
     let general = general(context)?;
     let path = general.store_path(&args.dst)?;
     stores::require_root(&general)?;
     refuse_overlap(&general, &source, &metadata, &path)?;
     let work = work_dir(context, args, &source)?;
     let config = work.config()?;
-    let expected = if args.adopt { None } else { work.seen(&args.dst)? };
+    let expected = if args.adopt {
+        None
+    } else {
+        work.seen(&args.dst)?
+    };
     let options = options(args, &general, &work, config, source, expected)?;
     let store = open(&general, &path, args, expected)?;
     backup::refuse_foreign(&store)?;
@@ -43,7 +48,13 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
         let progress = Progress::new(context.output);
         backup::backup(&store, &options, &progress)?
     };
-    work.remember(&args.dst, Seen { store: report.state.store, state: report.state.number })?;
+    work.remember(
+        &args.dst,
+        Seen {
+            store: report.state.store,
+            state: report.state.number,
+        },
+    )?;
     Ok(tell(context.output, &args.dst, &report))
 }
 
@@ -52,7 +63,9 @@ fn general(context: &Context) -> Result<General, Error> {
     if let Some(general) = General::read(&context.config_dir)? {
         return Ok(general);
     }
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let data = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute());
     let root_path = match data {
         Some(dir) => dir,
         None => home()?.join(".local/share"),
@@ -67,18 +80,41 @@ fn general(context: &Context) -> Result<General, Error> {
 }
 
 /// A source and a store must not contain each other; only the root may lie within the source, and is left out then.
-fn refuse_overlap(general: &General, source: &Path, metadata: &std::fs::Metadata, store: &Path) -> Result<(), Error> {
-    let real = source.canonicalize().map_err(|error| Error::file("find the source", source, error))?;
+fn refuse_overlap(
+    general: &General,
+    source: &Path,
+    metadata: &std::fs::Metadata,
+    store: &Path,
+) -> Result<(), Error> {
+    let real = source
+        .canonicalize()
+        .map_err(|error| Error::file("find the source", source, error))?;
     if let Some(inside) = real.ancestors().find(|dir| stores::is_store(dir)) {
-        return Err(Error::Refused(format!("{} lies in the store {}", source.display(), inside.display())));
+        return Err(Error::Refused(format!(
+            "{} lies in the store {}",
+            source.display(),
+            inside.display()
+        )));
     }
-    let root = std::fs::metadata(&general.root_path).map_err(|error| Error::file("find", &general.root_path, error))?;
+    let root = std::fs::metadata(&general.root_path)
+        .map_err(|error| Error::file("find", &general.root_path, error))?;
     if (root.dev(), root.ino()) == (metadata.dev(), metadata.ino()) {
-        return Err(Error::Refused(format!("{} is ROOT_PATH itself, where the backups are", source.display())));
+        return Err(Error::Refused(format!(
+            "{} is ROOT_PATH itself, where the backups are",
+            source.display()
+        )));
     }
-    let outer = store.ancestors().skip(1).take_while(|dir| dir.starts_with(&general.root_path)).find(|dir| stores::is_store(dir));
+    let outer = store
+        .ancestors()
+        .skip(1)
+        .take_while(|dir| dir.starts_with(&general.root_path))
+        .find(|dir| stores::is_store(dir));
     match outer {
-        Some(outer) => Err(Error::Refused(format!("{} would lie in the store {}", store.display(), outer.display()))),
+        Some(outer) => Err(Error::Refused(format!(
+            "{} would lie in the store {}",
+            store.display(),
+            outer.display()
+        ))),
         None => Ok(()),
     }
 }
@@ -88,26 +124,50 @@ fn work_dir(context: &Context, args: &Fs, source: &Path) -> Result<Workdir, Erro
         return Ok(work);
     }
     if !args.init {
-        return Err(Error::Refused(format!("no working directory for: {}; make it with fs-init, or pass --init", source.display())));
+        return Err(Error::Refused(format!(
+            "no working directory for: {}; make it with fs-init, or pass --init",
+            source.display()
+        )));
     }
     let work = Workdir::create(&context.config_dir, source, &args.dst.replace('/', "-"))?;
-    context.output.info(&format!("created {}", work.path.display()));
+    context
+        .output
+        .info(&format!("created {}", work.path.display()));
     Ok(work)
 }
 
-fn options(args: &Fs, general: &General, work: &Workdir, config: SourceConfig, source: PathBuf, expected: Option<Seen>) -> Result<Options, Error> {
+fn options(
+    args: &Fs,
+    general: &General,
+    work: &Workdir,
+    config: SourceConfig,
+    source: PathBuf,
+    expected: Option<Seen>,
+) -> Result<Options, Error> {
     let mut leave_out = HashSet::new();
     for dir in [&general.root_path, &work.seen_dir()] {
         if let Ok(metadata) = std::fs::metadata(dir) {
             leave_out.insert((metadata.dev(), metadata.ino()));
         }
     }
-    let detection = if config.compare_bytes { Detection::Bytes } else { Detection::Stat { read_all_span: config.read_all_span } };
+    let detection = if config.compare_bytes {
+        Detection::Bytes
+    } else {
+        Detection::Stat {
+            read_all_span: config.read_all_span,
+        }
+    };
     Ok(Options {
         source_name: source.as_os_str().as_bytes().to_vec(),
         source,
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        selection: Selection { exclude: config.exclude, leave_out },
+        host: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+        selection: Selection {
+            exclude: config.exclude,
+            leave_out,
+        },
         detection,
         chain: ChainPolicy {
             max_incremental_count: config.max_incremental_count,
@@ -116,7 +176,10 @@ fn options(args: &Fs, general: &General, work: &Workdir, config: SourceConfig, s
         },
         allow_empty: args.allow_empty,
         adopt: args.adopt,
-        expected: expected.map(|seen| Expected { store: seen.store, state: seen.state }),
+        expected: expected.map(|seen| Expected {
+            store: seen.store,
+            state: seen.state,
+        }),
         now: Timestamp::now(),
         knobs: Knobs::REAL,
     })
@@ -127,16 +190,26 @@ fn open(general: &General, path: &Path, args: &Fs, expected: Option<Seen>) -> Re
     if expected.is_some() && !path.exists() {
         return Err(backup::vanished(&args.dst));
     }
-    let below = path.strip_prefix(&general.root_path).expect("made by joining");
-    let disk = LocalDisk::create(&general.root_path, below).map_err(|error| Error::file("create the store", path, error))?;
+    let below = path
+        .strip_prefix(&general.root_path)
+        .expect("made by joining");
+    let disk = LocalDisk::create(&general.root_path, below)
+        .map_err(|error| Error::file("create the store", path, error))?;
     Ok(Store::new(Arc::new(disk), &args.dst))
 }
 
 fn tell(output: Output, dst: &str, report: &Report) -> Exit {
     match &report.outcome {
         Outcome::Committed(version) => {
-            let partial = if version.is_partial() { ", partial" } else { "" };
-            let (size, added) = (output_bytes(version.size_bytes), output_bytes(version.added_bytes));
+            let partial = if version.is_partial() {
+                ", partial"
+            } else {
+                ""
+            };
+            let (size, added) = (
+                output_bytes(version.size_bytes),
+                output_bytes(version.added_bytes),
+            );
             output.info(&format!(
                 "{dst}: {} committed: {}{partial}, {} members, {size}, {added} added to the store",
                 describe(version),
@@ -145,13 +218,20 @@ fn tell(output: Output, dst: &str, report: &Report) -> Exit {
             ));
         }
         Outcome::Unchanged(version, kind) => {
-            output.info(&format!("{dst}: no change in the data to be backed up since {}: {}", describe(version), skipped(*kind)));
+            output.info(&format!(
+                "{dst}: no change in the data to be backed up since {}: {}",
+                describe(version),
+                skipped(*kind)
+            ));
         }
     }
     if !output.quiet {
         report.notes.iter().for_each(|note| output.info(note));
     }
-    report.problems.iter().for_each(|problem| output.warning(problem));
+    report
+        .problems
+        .iter()
+        .for_each(|problem| output.warning(problem));
     Exit::done(&report.problems)
 }
 

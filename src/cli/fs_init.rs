@@ -9,6 +9,8 @@ use crate::error::Error;
 pub fn run(context: &Context, args: &FsInit) -> Result<Exit, Error> {
     workdir::normal(&args.src)?;
     let made = Workdir::create(&context.config_dir, &args.src, &args.name)?;
-    context.output.info(&format!("created {}", made.path.display()));
+    context
+        .output
+        .info(&format!("created {}", made.path.display()));
     Ok(Exit::Done)
 }

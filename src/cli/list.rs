@@ -77,9 +77,17 @@ pub fn run(context: &Context, args: &List) -> Result<Exit, Error> {
 fn one(context: &Context, args: &List, general: &General, dst: &str) -> Result<Exit, Error> {
     let versions = versions(&stores::open(general, dst)?)?;
     if args.json {
-        print_json(context, &Versions { schema: SCHEMA, versions: versions.iter().map(Row::from).collect() });
+        print_json(
+            context,
+            &Versions {
+                schema: SCHEMA,
+                versions: versions.iter().map(Row::from).collect(),
+            },
+        );
     } else {
-        context.output.answer(&table(&versions, &TimeZone::system()));
+        context
+            .output
+            .answer(&table(&versions, &TimeZone::system()));
     }
     Ok(Exit::Done)
 }
@@ -100,10 +108,22 @@ fn all(context: &Context, args: &List, general: &General) -> Result<Exit, Error>
     }
     if args.json {
         let path = |name: &String| general.root_path.join(name).display().to_string();
-        let stores = found.iter().map(|(name, versions)| OneStore { name: name.clone(), path: path(name), versions: versions.iter().map(Row::from).collect() });
-        print_json(context, &AllStores { schema: SCHEMA, stores: stores.collect() });
+        let stores = found.iter().map(|(name, versions)| OneStore {
+            name: name.clone(),
+            path: path(name),
+            versions: versions.iter().map(Row::from).collect(),
+        });
+        print_json(
+            context,
+            &AllStores {
+                schema: SCHEMA,
+                stores: stores.collect(),
+            },
+        );
     } else {
-        found.iter().for_each(|(name, versions)| context.output.answer(&summary(name, versions)));
+        found
+            .iter()
+            .for_each(|(name, versions)| context.output.answer(&summary(name, versions)));
     }
     Ok(exit)
 }
@@ -120,7 +140,11 @@ fn print_json(context: &Context, value: &impl Serialize) {
 
 fn summary(name: &str, versions: &[Version]) -> String {
     match versions.last() {
-        Some(last) => format!("{name}: {} versions, the newest {}\n", versions.len(), describe(last)),
+        Some(last) => format!(
+            "{name}: {} versions, the newest {}\n",
+            versions.len(),
+            describe(last)
+        ),
         None => format!("{name}: no versions\n"),
     }
 }
@@ -130,13 +154,32 @@ fn table(versions: &[Version], zone: &TimeZone) -> String {
     if versions.is_empty() {
         return String::new();
     }
-    let mut out = format!("{:<7} {:<26} {:<9} {:<6} {:>11} {:>11} {:>11} {:>9}\n", "version", "time", "kind", "stored", "size", "added", "holds", "members");
+    let mut out = format!(
+        "{:<7} {:<26} {:<9} {:<6} {:>11} {:>11} {:>11} {:>9}\n",
+        "version", "time", "kind", "stored", "size", "added", "holds", "members"
+    );
     for version in versions {
-        let indent = if version.kind == VersionKind::Increment { " " } else { "" };
+        let indent = if version.kind == VersionKind::Increment {
+            " "
+        } else {
+            ""
+        };
         let name = format!("{indent}v{}", version.seq);
-        let time = version.time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z");
-        let [size, added, holds] = [version.size_bytes, version.added_bytes, version.stored_bytes()].map(output_bytes);
-        let partial = if version.is_partial() { "  partial" } else { "" };
+        let time = version
+            .time
+            .to_zoned(zone.clone())
+            .strftime("%Y-%m-%d %H:%M:%S %:z");
+        let [size, added, holds] = [
+            version.size_bytes,
+            version.added_bytes,
+            version.stored_bytes(),
+        ]
+        .map(output_bytes);
+        let partial = if version.is_partial() {
+            "  partial"
+        } else {
+            ""
+        };
         let (kind, stored, members) = (version.kind.word(), version.stored_word(), version.members);
         out.push_str(&format!("{name:<7} {time:<26} {kind:<9} {stored:<6} {size:>11} {added:>11} {holds:>11} {members:>9}{partial}\n"));
     }

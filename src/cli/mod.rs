@@ -44,7 +44,9 @@ pub fn run() -> ExitCode {
 
 fn execute(args: Args, output: Output) -> Result<Exit, Error> {
     if let Some(threads) = args.threads {
-        let built = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+        let built = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.get())
+            .build_global();
         built.map_err(|error| Error::Usage(format!("Cannot start {threads} threads: {error}")))?;
     }
     let config_dir = match args.config_dir {
@@ -63,5 +65,7 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
 fn home() -> Result<PathBuf, Error> {
     std::env::home_dir()
         .filter(|home| !home.as_os_str().is_empty())
-        .ok_or_else(|| Error::Usage("HOME is not set; name the configuration with --config-dir".into()))
+        .ok_or_else(|| {
+            Error::Usage("HOME is not set; name the configuration with --config-dir".into())
+        })
 }

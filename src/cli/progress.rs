@@ -18,7 +18,10 @@ pub struct Progress {
 impl Progress {
     pub fn new(output: Output) -> Self {
         let shown = !output.quiet && std::io::stderr().is_terminal();
-        Self { bar: shown.then(|| Mutex::new(ProgressBar::hidden())), verbose: output.verbose }
+        Self {
+            bar: shown.then(|| Mutex::new(ProgressBar::hidden())),
+            verbose: output.verbose,
+        }
     }
 
     fn with_bar(&self, act: impl FnOnce(&mut ProgressBar)) {
@@ -43,7 +46,10 @@ impl Monitor for Progress {
         let style = ProgressStyle::with_template(template).expect("the template is a constant");
         self.with_bar(|bar| {
             bar.finish_and_clear();
-            *bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style).with_message(what);
+            *bar = total
+                .map_or_else(ProgressBar::new_spinner, ProgressBar::new)
+                .with_style(style)
+                .with_message(what);
             bar.enable_steady_tick(Duration::from_millis(200));
         });
     }

@@ -15,7 +15,8 @@ use crate::time::When;
 const SHOWN_PROBLEMS: usize = 20;
 
 pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
-    let when = When::parse(&args.at, &TimeZone::system()).map_err(|error| Error::Usage(error.to_string()))?;
+    let when = When::parse(&args.at, &TimeZone::system())
+        .map_err(|error| Error::Usage(error.to_string()))?;
     let store = stores::open(&stores::existing_config(context)?, &args.dst)?;
     let _guard = store.lock_reader()?;
     let report = {
@@ -23,13 +24,28 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
         restore::restore(&store, &when, &args.target, &progress)?
     };
     let output = context.output;
-    output.info(&format!("{}: {} restored to {}", args.dst, describe(&report.version), report.target.display()));
+    output.info(&format!(
+        "{}: {} restored to {}",
+        args.dst,
+        describe(&report.version),
+        report.target.display()
+    ));
     if report.version.is_partial() {
-        output.info(&format!("This version is partial: {} members were not readable or changed while they were read", report.version.problems));
+        output.info(&format!(
+            "This version is partial: {} members were not readable or changed while they were read",
+            report.version.problems
+        ));
     }
-    report.problems.iter().take(SHOWN_PROBLEMS).for_each(|problem| output.warning(problem));
+    report
+        .problems
+        .iter()
+        .take(SHOWN_PROBLEMS)
+        .for_each(|problem| output.warning(problem));
     if report.problems.len() > SHOWN_PROBLEMS {
-        output.warning(&format!("{} more like these", report.problems.len() - SHOWN_PROBLEMS));
+        output.warning(&format!(
+            "{} more like these",
+            report.problems.len() - SHOWN_PROBLEMS
+        ));
     }
     Ok(Exit::done(&report.problems))
 }

@@ -12,7 +12,10 @@ use crate::store::{Presence, Store};
 /// The configuration, for commands that only look.
 pub fn existing_config(context: &Context) -> Result<General, Error> {
     General::read(&context.config_dir)?.ok_or_else(|| {
-        Error::Refused(format!("Nothing is configured in {} yet; begin with btw-backup fs --init SRC DST", context.config_dir.display()))
+        Error::Refused(format!(
+            "Nothing is configured in {} yet; begin with btw-backup fs --init SRC DST",
+            context.config_dir.display()
+        ))
     })
 }
 
@@ -22,7 +25,9 @@ pub fn open(general: &General, dst: &str) -> Result<Store, Error> {
     require_root(general)?;
     let disk = match LocalDisk::open(&path) {
         Ok(disk) => disk,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(unknown(general, dst)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(unknown(general, dst));
+        }
         Err(error) => return Err(Error::file("open", &path, error)),
     };
     let store = Store::new(Arc::new(disk), dst);
@@ -34,8 +39,15 @@ pub fn open(general: &General, dst: &str) -> Result<Store, Error> {
 
 fn unknown(general: &General, dst: &str) -> Error {
     let known = find(&general.root_path);
-    let names = if known.is_empty() { "there is none yet".to_owned() } else { format!("there are: {}", known.join(", ")) };
-    Error::Refused(format!("There is no store {dst} in {}; {names}", general.root_path.display()))
+    let names = if known.is_empty() {
+        "there is none yet".to_owned()
+    } else {
+        format!("there are: {}", known.join(", "))
+    };
+    Error::Refused(format!(
+        "There is no store {dst} in {}; {names}",
+        general.root_path.display()
+    ))
 }
 
 /// The root must be there: a missing one is an unmounted disk, not a place to make.
@@ -43,7 +55,10 @@ pub fn require_root(general: &General) -> Result<(), Error> {
     if general.root_path.is_dir() {
         return Ok(());
     }
-    Err(Error::Refused(format!("ROOT_PATH {} does not exist; is its disk mounted?", general.root_path.display())))
+    Err(Error::Refused(format!(
+        "ROOT_PATH {} does not exist; is its disk mounted?",
+        general.root_path.display()
+    )))
 }
 
 /// Whether a directory is a store, judged by its own description.
@@ -56,7 +71,9 @@ pub fn find(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut pending = vec![PathBuf::new()];
     while let Some(below) = pending.pop() {
-        let Ok(entries) = std::fs::read_dir(root.join(&below)) else { continue };
+        let Ok(entries) = std::fs::read_dir(root.join(&below)) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let path = below.join(entry.file_name());
             if is_store(&root.join(&path)) {

@@ -29,11 +29,21 @@ impl General {
     /// Reads the configuration; `None` if there is none yet.
     pub fn read(config_dir: &Path) -> Result<Option<Self>, Error> {
         let path = path(config_dir);
-        let Some(typed) = read::<Typed>(&path)? else { return Ok(None) };
-        let refuse = |detail: String| Error::Config { path: path.clone(), detail };
-        let root_path = typed.root_path.ok_or_else(|| refuse("you must specify ROOT_PATH in the general configuration".into()))?;
+        let Some(typed) = read::<Typed>(&path)? else {
+            return Ok(None);
+        };
+        let refuse = |detail: String| Error::Config {
+            path: path.clone(),
+            detail,
+        };
+        let root_path = typed.root_path.ok_or_else(|| {
+            refuse("you must specify ROOT_PATH in the general configuration".into())
+        })?;
         if !root_path.is_absolute() {
-            return Err(refuse(format!("ROOT_PATH must be absolute, not '{}'", root_path.display())));
+            return Err(refuse(format!(
+                "ROOT_PATH must be absolute, not '{}'",
+                root_path.display()
+            )));
         }
         Ok(Some(Self { root_path }))
     }
@@ -44,22 +54,39 @@ impl General {
             std::fs::create_dir_all(dir).map_err(|error| Error::file("create", dir, error))?;
         }
         let Some(text) = root_path.to_str() else {
-            return Err(Error::Refused(format!("{} is not UTF-8: write ROOT_PATH into {} yourself", root_path.display(), path(config_dir).display())));
+            return Err(Error::Refused(format!(
+                "{} is not UTF-8: write ROOT_PATH into {} yourself",
+                root_path.display(),
+                path(config_dir).display()
+            )));
         };
         let value = toml::Value::String(text.to_owned());
-        write(&path(config_dir), &format!("# The directory in which all stores lie. It must exist: it is never created again.\nROOT_PATH = {value}\n"))?;
-        Ok(Self { root_path: root_path.to_path_buf() })
+        write(
+            &path(config_dir),
+            &format!(
+                "# The directory in which all stores lie. It must exist: it is never created again.\nROOT_PATH = {value}\n"
+            ),
+        )?;
+        Ok(Self {
+            root_path: root_path.to_path_buf(),
+        })
     }
 
     /// The directory of the store `dst`, after the checks that need no look at the disk.
     pub fn store_path(&self, dst: &str) -> Result<PathBuf, Error> {
         let path = Path::new(dst);
         if path.is_absolute() {
-            return Err(Error::Refused("the dst argument cannot be an absolute path".into()));
+            return Err(Error::Refused(
+                "the dst argument cannot be an absolute path".into(),
+            ));
         }
-        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
         if dst.is_empty() || !plain || dst.contains('\0') {
-            return Err(Error::Refused(format!("the dst argument must name a directory below ROOT_PATH, not '{dst}'")));
+            return Err(Error::Refused(format!(
+                "the dst argument must name a directory below ROOT_PATH, not '{dst}'"
+            )));
         }
         Ok(self.root_path.join(path))
     }

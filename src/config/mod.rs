@@ -17,7 +17,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file("read", path, error)),
     };
-    let bad = |error: toml::de::Error| Error::Config { path: path.to_path_buf(), detail: error.to_string().trim_end().to_owned() };
+    let bad = |error: toml::de::Error| Error::Config {
+        path: path.to_path_buf(),
+        detail: error.to_string().trim_end().to_owned(),
+    };
     toml::from_str(&text).map(Some).map_err(bad)
 }
 

@@ -93,8 +93,13 @@ pub struct Seen {
 /// without padding. The Python tool's, so that its directories are found.
 pub fn path_hash(source: &Path) -> String {
     let bytes = source.as_os_str().as_bytes();
-    let hash = murmur3::murmur3_32(&mut Cursor::new(bytes), 0).expect("memory can be read").to_be_bytes();
-    let first = hash.iter().position(|byte| *byte != 0).unwrap_or(hash.len() - 1);
+    let hash = murmur3::murmur3_32(&mut Cursor::new(bytes), 0)
+        .expect("memory can be read")
+        .to_be_bytes();
+    let first = hash
+        .iter()
+        .position(|byte| *byte != 0)
+        .unwrap_or(hash.len() - 1);
     URL_SAFE_NO_PAD.encode(&hash[first..])
 }
 
@@ -104,7 +109,10 @@ pub fn normal(source: &Path) -> Result<PathBuf, Error> {
         return Err(Error::Refused("the source path must be absolute".into()));
     }
     let bytes = source.as_os_str().as_bytes();
-    let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(1, |last| last + 1);
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte != b'/')
+        .map_or(1, |last| last + 1);
     Ok(PathBuf::from(OsStr::from_bytes(&bytes[..end])))
 }
 
@@ -116,7 +124,9 @@ impl Workdir {
             return Ok(Some(found));
         }
         // The Python tool took a path with a slash behind for another one.
-        let with_slash = PathBuf::from(OsStr::from_bytes(&[source.as_os_str().as_bytes(), b"/"].concat()));
+        let with_slash = PathBuf::from(OsStr::from_bytes(
+            &[source.as_os_str().as_bytes(), b"/"].concat(),
+        ));
         Self::find_exact(config_dir, &with_slash)
     }
 
@@ -135,14 +145,26 @@ impl Workdir {
             }
         }
         if found.len() > 1 {
-            let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-            return Err(Error::Refused(format!("duplicate working directories: {}", names.join(", "))));
+            let names: Vec<String> = found
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            return Err(Error::Refused(format!(
+                "duplicate working directories: {}",
+                names.join(", ")
+            )));
         }
-        let Some(path) = found.pop_first() else { return Ok(None) };
+        let Some(path) = found.pop_first() else {
+            return Ok(None);
+        };
         let link = path.join("src");
-        let target = std::fs::read_link(&link).map_err(|error| Error::file("read", &link, error))?;
+        let target =
+            std::fs::read_link(&link).map_err(|error| Error::file("read", &link, error))?;
         if target.as_os_str() != source.as_os_str() {
-            return Err(Error::Refused(format!("found a working directory with the wrong path: {}", path.display())));
+            return Err(Error::Refused(format!(
+                "found a working directory with the wrong path: {}",
+                path.display()
+            )));
         }
         Ok(Some(Self { path }))
     }
@@ -151,10 +173,14 @@ impl Workdir {
     pub fn create(config_dir: &Path, source: &Path, name: &str) -> Result<Self, Error> {
         let source = normal(source)?;
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
-            return Err(Error::Refused(format!("'{name}' cannot be the name of a working directory: it must be a plain name")));
+            return Err(Error::Refused(format!(
+                "'{name}' cannot be the name of a working directory: it must be a plain name"
+            )));
         }
         if Self::find(config_dir, &source)?.is_some() {
-            return Err(Error::Refused("there is already a directory for this path".into()));
+            return Err(Error::Refused(
+                "there is already a directory for this path".into(),
+            ));
         }
         let path = config_dir.join(format!("{name}.{}", path_hash(&source)));
         // Made under another name first: a half-made directory is never found.
@@ -175,18 +201,31 @@ impl Workdir {
     /// Its configuration.
     pub fn config(&self) -> Result<SourceConfig, Error> {
         let path = self.path.join("config.toml");
-        let refuse = |detail: String| Error::Config { path: path.clone(), detail };
-        let typed: Typed = read(&path)?.ok_or_else(|| refuse("it is missing; make the working directory again with fs-init".into()))?;
+        let refuse = |detail: String| Error::Config {
+            path: path.clone(),
+            detail,
+        };
+        let typed: Typed = read(&path)?.ok_or_else(|| {
+            refuse("it is missing; make the working directory again with fs-init".into())
+        })?;
         if typed.r#type != "rdiff" {
-            return Err(refuse(format!("unknown backup type: {}; write TYPE = \"rdiff\"", typed.r#type)));
+            return Err(refuse(format!(
+                "unknown backup type: {}; write TYPE = \"rdiff\"",
+                typed.r#type
+            )));
         }
         let span = |key: &str, value: Option<String>, default: &str| {
-            parse_span(value.as_deref().unwrap_or(default)).map_err(|error| refuse(format!("{key}: {error}")))
+            parse_span(value.as_deref().unwrap_or(default))
+                .map_err(|error| refuse(format!("{key}: {error}")))
         };
         let compare_bytes = match typed.change_detection.as_deref() {
             None | Some("stat") => false,
             Some("bytes") => true,
-            Some(other) => return Err(refuse(format!("CHANGE_DETECTION is \"stat\" or \"bytes\", not \"{other}\""))),
+            Some(other) => {
+                return Err(refuse(format!(
+                    "CHANGE_DETECTION is \"stat\" or \"bytes\", not \"{other}\""
+                )));
+            }
         };
         Ok(SourceConfig {
             max_incremental_count: typed.max_incremental_count.unwrap_or(10),
@@ -204,7 +243,10 @@ impl Workdir {
     }
 
     fn seen_path(&self, dst: &str) -> PathBuf {
-        self.seen_dir().join(format!("{}.toml", dst.replace('%', "%25").replace('/', "%2F")))
+        self.seen_dir().join(format!(
+            "{}.toml",
+            dst.replace('%', "%25").replace('/', "%2F")
+        ))
     }
 
     /// What was last seen of the store `dst`.
@@ -235,19 +277,44 @@ mod tests {
 
     #[test]
     fn k3_the_default_configuration_is_complete_and_typing_errors_are_refused() {
-        let uncommented = DEFAULT_CONFIG.lines().map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_uppercase()) && rest.contains(" = ") => rest,
-            _ => line,
-        });
+        let uncommented = DEFAULT_CONFIG
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest)
+                    if rest.starts_with(|c: char| c.is_ascii_uppercase())
+                        && rest.contains(" = ") =>
+                {
+                    rest
+                }
+                _ => line,
+            });
         let text = uncommented.collect::<Vec<_>>().join("\n");
         let typed: Typed = toml::from_str(&text).unwrap();
-        assert_eq!((typed.fulls_kept, typed.read_all_span.as_deref(), typed.exclude.len()), (Some(2), Some("7d"), 2));
+        assert_eq!(
+            (
+                typed.fulls_kept,
+                typed.read_all_span.as_deref(),
+                typed.exclude.len()
+            ),
+            (Some(2), Some("7d"), 2)
+        );
         let dir = tempfile::tempdir().unwrap();
-        let work = Workdir { path: dir.path().to_path_buf() };
+        let work = Workdir {
+            path: dir.path().to_path_buf(),
+        };
         for (bad, named) in [
-            ("TYPE = \"rdiff\"\nMAX_INCREMENTAL_CUONT = 3", "MAX_INCREMENTAL_CUONT"),
-            ("TYPE = \"rdiff\"\nMAX_INCREMENTAL_COUNT = \"3\"", "MAX_INCREMENTAL_COUNT"),
-            ("TYPE = \"rdiff\"\nMAX_INCREMENTAL_COUNT = -1", "MAX_INCREMENTAL_COUNT"),
+            (
+                "TYPE = \"rdiff\"\nMAX_INCREMENTAL_CUONT = 3",
+                "MAX_INCREMENTAL_CUONT",
+            ),
+            (
+                "TYPE = \"rdiff\"\nMAX_INCREMENTAL_COUNT = \"3\"",
+                "MAX_INCREMENTAL_COUNT",
+            ),
+            (
+                "TYPE = \"rdiff\"\nMAX_INCREMENTAL_COUNT = -1",
+                "MAX_INCREMENTAL_COUNT",
+            ),
             ("TYPE = \"rdiff\"\nMAX_INCREMENTAL_SPAN = \"24\"", "'24'"),
             ("TYPE = \"rdiff\"\nTYPE = \"rdiff\"", "TYPE"),
             ("TYPE = \"zip\"", "unknown backup type: zip"),
@@ -256,7 +323,10 @@ mod tests {
         ] {
             std::fs::write(dir.path().join("config.toml"), bad).unwrap();
             let error = work.config().unwrap_err().to_string();
-            assert!(error.contains(named) && error.contains("config.toml"), "{bad}: {error}");
+            assert!(
+                error.contains(named) && error.contains("config.toml"),
+                "{bad}: {error}"
+            );
         }
     }
 
@@ -264,6 +334,9 @@ mod tests {
     fn a_slash_behind_is_the_same_source() {
         assert_eq!(normal(Path::new("/a/b//")).unwrap(), Path::new("/a/b"));
         assert_eq!(normal(Path::new("/")).unwrap(), Path::new("/"));
-        assert_eq!(normal(Path::new("a")).unwrap_err().to_string(), "the source path must be absolute");
+        assert_eq!(
+            normal(Path::new("a")).unwrap_err().to_string(),
+            "the source path must be absolute"
+        );
     }
 }

@@ -13,7 +13,9 @@ pub fn compose(newer: &Script, older: &Script) -> Option<Script> {
     for piece in older.pieces() {
         match piece {
             Piece::Literal(bytes) => folded.literal(bytes),
-            Piece::Copy { offset, len } => newer.slice(offset..offset + len).for_each(|part| folded.push(part)),
+            Piece::Copy { offset, len } => newer
+                .slice(offset..offset + len)
+                .for_each(|part| folded.push(part)),
         }
     }
     Some(folded)

@@ -23,7 +23,12 @@ pub struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self { window: 24, step: 8, chain: 8, lazy: 4 }
+        Self {
+            window: 24,
+            step: 8,
+            chain: 8,
+            lazy: 4,
+        }
     }
 }
 
@@ -58,12 +63,20 @@ pub struct Index<'a> {
 
 /// What a script needs of `old`: the delta from `new` to `old`, both in memory.
 pub fn diff(new: &[u8], old: &[u8]) -> Script {
-    let segments = [Segment { start: 0, offset: 0, len: new.len() }];
+    let segments = [Segment {
+        start: 0,
+        offset: 0,
+        len: new.len(),
+    }];
     let prefix = common_prefix(new, old);
     let suffix = common_suffix(&new[prefix..], &old[prefix..]);
     let mut script = Script::new();
     script.copy(0, prefix as u64);
-    Index::new(new, &segments, Params::default()).diff_into(&old[prefix..old.len() - suffix], prefix as u64, &mut script);
+    Index::new(new, &segments, Params::default()).diff_into(
+        &old[prefix..old.len() - suffix],
+        prefix as u64,
+        &mut script,
+    );
     script.copy((new.len() - suffix) as u64, suffix as u64);
     script
 }
@@ -80,7 +93,14 @@ impl<'a> Index<'a> {
     pub fn new(bytes: &'a [u8], segments: &'a [Segment], params: Params) -> Self {
         let samples = bytes.len() / params.step + 1;
         let bits = samples.next_power_of_two().trailing_zeros().clamp(8, 26);
-        let mut index = Self { bytes, segments, params, shift: 64 - bits, heads: vec![NONE; 1 << bits], links: vec![NONE; samples] };
+        let mut index = Self {
+            bytes,
+            segments,
+            params,
+            shift: 64 - bits,
+            heads: vec![NONE; 1 << bits],
+            links: vec![NONE; samples],
+        };
         for segment in segments {
             index.add(segment);
         }
@@ -108,7 +128,8 @@ impl<'a> Index<'a> {
             let word = u64::from_le_bytes(word.try_into().expect("a chunk of 8"));
             hash = (hash.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
-        usize::try_from((hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> self.shift).expect("at most 26 bits")
+        usize::try_from((hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> self.shift)
+            .expect("at most 26 bits")
     }
 
     /// Appends to `script` what rebuilds `old`. `hint` is where in the new stream its first byte is expected.
@@ -142,31 +163,52 @@ impl<'a> Index<'a> {
         if !is_run(window) {
             return None;
         }
-        let same = old[at..].iter().take_while(|byte| **byte == window[0]).count();
+        let same = old[at..]
+            .iter()
+            .take_while(|byte| **byte == window[0])
+            .count();
         Some(at + same - self.params.window + 1)
     }
 
-    fn best(&self, old: &[u8], at: usize, anchor: usize, expected: Option<(usize, usize)>) -> Option<Match> {
-        let mut best = self.hinted(old, at, anchor, expected).or_else(|| self.indexed(old, at, anchor))?;
+    fn best(
+        &self,
+        old: &[u8],
+        at: usize,
+        anchor: usize,
+        expected: Option<(usize, usize)>,
+    ) -> Option<Match> {
+        let mut best = self
+            .hinted(old, at, anchor, expected)
+            .or_else(|| self.indexed(old, at, anchor))?;
         for ahead in 1..=self.params.lazy {
             if best.len >= GOOD_BYTES || at + ahead >= old.len() {
                 break;
             }
-            if let Some(found) = self.indexed(old, at + ahead, anchor).filter(|found| found.len > best.len) {
+            if let Some(found) = self
+                .indexed(old, at + ahead, anchor)
+                .filter(|found| found.len > best.len)
+            {
                 best = found;
             }
         }
         Some(best)
     }
 
-    fn hinted(&self, old: &[u8], at: usize, anchor: usize, expected: Option<(usize, usize)>) -> Option<Match> {
+    fn hinted(
+        &self,
+        old: &[u8],
+        at: usize,
+        anchor: usize,
+        expected: Option<(usize, usize)>,
+    ) -> Option<Match> {
         let (place, since) = expected?;
         let min = HINT_MIN_BYTES.min(old.len() - at);
         [place + (at - since), place].into_iter().find_map(|new| {
             let end = self.segment_at(new)?;
             let quick = self.bytes.get(new..end.start + end.len)?;
             (quick.first() == old.get(at)).then_some(())?;
-            self.extend(old, at, new, anchor).filter(|found| found.old + found.len >= at + min)
+            self.extend(old, at, new, anchor)
+                .filter(|found| found.old + found.len >= at + min)
         })
     }
 
@@ -198,12 +240,21 @@ impl<'a> Index<'a> {
         let segment = self.segment_at(new)?;
         let forward = common_prefix(&old[at..], &self.bytes[new..segment.start + segment.len]);
         let back = common_suffix(&old[anchor..at], &self.bytes[segment.start..new]);
-        Some(Match { old: at - back, new: new - back, len: forward + back })
+        Some(Match {
+            old: at - back,
+            new: new - back,
+            len: forward + back,
+        })
     }
 
     fn segment_at(&self, place: usize) -> Option<&Segment> {
-        let index = self.segments.partition_point(|segment| segment.start <= place).checked_sub(1)?;
-        self.segments.get(index).filter(|segment| place < segment.start + segment.len)
+        let index = self
+            .segments
+            .partition_point(|segment| segment.start <= place)
+            .checked_sub(1)?;
+        self.segments
+            .get(index)
+            .filter(|segment| place < segment.start + segment.len)
     }
 
     fn stream_offset(&self, place: usize) -> u64 {
@@ -212,9 +263,14 @@ impl<'a> Index<'a> {
     }
 
     fn buffer_place(&self, offset: u64) -> Option<usize> {
-        let index = self.segments.partition_point(|segment| segment.offset <= offset).checked_sub(1)?;
+        let index = self
+            .segments
+            .partition_point(|segment| segment.offset <= offset)
+            .checked_sub(1)?;
         let segment = &self.segments[index];
-        let skip = usize::try_from(offset - segment.offset).ok().filter(|skip| *skip < segment.len)?;
+        let skip = usize::try_from(offset - segment.offset)
+            .ok()
+            .filter(|skip| *skip < segment.len)?;
         Some(segment.start + skip)
     }
 }
@@ -226,14 +282,33 @@ fn is_run(bytes: &[u8]) -> bool {
 /// How many bytes two slices have in common at their beginnings.
 pub fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     const WIDE: usize = 32;
-    let wide = a.chunks_exact(WIDE).zip(b.chunks_exact(WIDE)).take_while(|(a, b)| a == b).count() * WIDE;
-    wide + a[wide..].iter().zip(&b[wide..]).take_while(|(a, b)| a == b).count()
+    let wide = a
+        .chunks_exact(WIDE)
+        .zip(b.chunks_exact(WIDE))
+        .take_while(|(a, b)| a == b)
+        .count()
+        * WIDE;
+    wide + a[wide..]
+        .iter()
+        .zip(&b[wide..])
+        .take_while(|(a, b)| a == b)
+        .count()
 }
 
 /// How many bytes two slices have in common at their ends.
 pub fn common_suffix(a: &[u8], b: &[u8]) -> usize {
     const WIDE: usize = 32;
-    let wide = a.rchunks_exact(WIDE).zip(b.rchunks_exact(WIDE)).take_while(|(a, b)| a == b).count() * WIDE;
+    let wide = a
+        .rchunks_exact(WIDE)
+        .zip(b.rchunks_exact(WIDE))
+        .take_while(|(a, b)| a == b)
+        .count()
+        * WIDE;
     let (a, b) = (&a[..a.len() - wide], &b[..b.len() - wide]);
-    wide + a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
+    wide + a
+        .iter()
+        .rev()
+        .zip(b.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count()
 }

@@ -60,7 +60,10 @@ impl Script {
 
     /// A script whose literals lie in `bytes`, for a decoder that adds them with [`literal_at`](Self::literal_at).
     pub(super) fn over(bytes: Vec<u8>) -> Self {
-        Self { bytes, ..Self::default() }
+        Self {
+            bytes,
+            ..Self::default()
+        }
     }
 
     /// The bytes that literals lie in.
@@ -115,7 +118,10 @@ impl Script {
 
     fn append(&mut self, source: Source, len: u64, continues: bool) {
         if len > 0 && !continues {
-            self.ops.push(Op { output: self.output_bytes, source });
+            self.ops.push(Op {
+                output: self.output_bytes,
+                source,
+            });
         }
         self.output_bytes += len;
     }
@@ -137,13 +143,19 @@ impl Script {
     pub fn slice(&self, range: Range<u64>) -> impl Iterator<Item = Piece<'_>> {
         let end = range.end.min(self.output_bytes);
         let start = range.start.min(end);
-        let first = self.ops.partition_point(|op| op.output <= start).saturating_sub(1);
+        let first = self
+            .ops
+            .partition_point(|op| op.output <= start)
+            .saturating_sub(1);
         self.ops[first..]
             .iter()
             .enumerate()
             .take_while(move |(_, op)| op.output < end)
             .filter_map(move |(index, op)| {
-                let op_end = self.ops.get(first + index + 1).map_or(self.output_bytes, |next| next.output);
+                let op_end = self
+                    .ops
+                    .get(first + index + 1)
+                    .map_or(self.output_bytes, |next| next.output);
                 self.cut(op, start.max(op.output), end.min(op_end))
             })
     }
@@ -152,10 +164,16 @@ impl Script {
         let len = to.checked_sub(from).filter(|len| *len > 0)?;
         let skip = from - op.output;
         Some(match op.source {
-            Source::Base(offset) => Piece::Copy { offset: offset + skip, len },
+            Source::Base(offset) => Piece::Copy {
+                offset: offset + skip,
+                len,
+            },
             Source::Own(start) => {
                 let start = start + usize::try_from(skip).expect("a literal lies in memory");
-                Piece::Literal(&self.bytes[start..start + usize::try_from(len).expect("a literal lies in memory")])
+                Piece::Literal(
+                    &self.bytes
+                        [start..start + usize::try_from(len).expect("a literal lies in memory")],
+                )
             }
         })
     }
@@ -183,11 +201,24 @@ mod tests {
         script.literal(b"");
         script.literal(b"cd");
         script.copy(0, 3);
-        assert_eq!((script.len(), script.output_bytes(), script.base_bytes_needed()), (3, 17, 20));
+        assert_eq!(
+            (
+                script.len(),
+                script.output_bytes(),
+                script.base_bytes_needed()
+            ),
+            (3, 17, 20)
+        );
         let cut: Vec<_> = script.slice(8..13).collect();
-        assert_eq!(cut, [Piece::Copy { offset: 18, len: 2 }, Piece::Literal(b"abc")]);
+        assert_eq!(
+            cut,
+            [Piece::Copy { offset: 18, len: 2 }, Piece::Literal(b"abc")]
+        );
         assert_eq!(script.slice(17..99).count(), 0);
-        assert_eq!(script.slice(16..99).collect::<Vec<_>>(), [Piece::Copy { offset: 2, len: 1 }]);
+        assert_eq!(
+            script.slice(16..99).collect::<Vec<_>>(),
+            [Piece::Copy { offset: 2, len: 1 }]
+        );
         assert_eq!(Script::new().pieces().count(), 0);
     }
 }

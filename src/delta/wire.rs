@@ -65,7 +65,10 @@ pub struct Part {
 }
 
 /// A delta in one piece.
-pub const WHOLE: Part = Part { first: true, last: true };
+pub const WHOLE: Part = Part {
+    first: true,
+    last: true,
+};
 
 /// The whole delta of a script.
 pub fn encode(script: &Script) -> Vec<u8> {
@@ -130,7 +133,11 @@ pub fn decode(bytes: Vec<u8>, part: Part) -> Result<Script, WireError> {
     let mut script = Script::over(bytes);
     loop {
         let Some(&command) = script.bytes().get(at) else {
-            return if part.last { Err(WireError::Truncated { at }) } else { Ok(script) };
+            return if part.last {
+                Err(WireError::Truncated { at })
+            } else {
+                Ok(script)
+            };
         };
         if command == END {
             return end(script, at, part);
@@ -151,7 +158,9 @@ fn end(script: Script, at: usize, part: Part) -> Result<Script, WireError> {
 /// Adds the command at `at` to the script and returns where the next one begins.
 fn decode_command(script: &mut Script, command: u8, at: usize) -> Result<usize, WireError> {
     let mut next = at + 1;
-    let mut number = |width: u8| take_number(script.bytes(), &mut next, width).ok_or(WireError::Truncated { at });
+    let mut number = |width: u8| {
+        take_number(script.bytes(), &mut next, width).ok_or(WireError::Truncated { at })
+    };
     match command {
         0x01..=LITERAL_INLINE_MAX => decode_literal(script, u64::from(command), next, at),
         LITERAL_N1..COPY_N1_N1 => {
@@ -164,7 +173,9 @@ fn decode_command(script: &mut Script, command: u8, at: usize) -> Result<usize, 
             if len == 0 {
                 return Err(WireError::Empty { at });
             }
-            let end = offset.checked_add(len).filter(|end| *end <= i64::MAX as u64);
+            let end = offset
+                .checked_add(len)
+                .filter(|end| *end <= i64::MAX as u64);
             check_output(script, len, end.is_some(), at)?;
             script.copy(offset, len);
             Ok(next)
@@ -173,25 +184,44 @@ fn decode_command(script: &mut Script, command: u8, at: usize) -> Result<usize, 
     }
 }
 
-fn decode_literal(script: &mut Script, len: u64, start: usize, at: usize) -> Result<usize, WireError> {
+fn decode_literal(
+    script: &mut Script,
+    len: u64,
+    start: usize,
+    at: usize,
+) -> Result<usize, WireError> {
     if len == 0 {
         return Err(WireError::Empty { at });
     }
-    let end = usize::try_from(len).ok().and_then(|len| start.checked_add(len));
-    let end = end.filter(|end| *end <= script.bytes().len()).ok_or(WireError::Truncated { at })?;
+    let end = usize::try_from(len)
+        .ok()
+        .and_then(|len| start.checked_add(len));
+    let end = end
+        .filter(|end| *end <= script.bytes().len())
+        .ok_or(WireError::Truncated { at })?;
     check_output(script, len, true, at)?;
     script.literal_at(start, end - start);
     Ok(end)
 }
 
 fn check_output(script: &Script, len: u64, copy_fits: bool, at: usize) -> Result<(), WireError> {
-    let fits = script.output_bytes().checked_add(len).is_some_and(|end| end <= i64::MAX as u64);
-    if fits && copy_fits { Ok(()) } else { Err(WireError::Range { at }) }
+    let fits = script
+        .output_bytes()
+        .checked_add(len)
+        .is_some_and(|end| end <= i64::MAX as u64);
+    if fits && copy_fits {
+        Ok(())
+    } else {
+        Err(WireError::Range { at })
+    }
 }
 
 fn take_number(bytes: &[u8], at: &mut usize, width: u8) -> Option<u64> {
     let end = *at + (1 << width);
-    let value = bytes.get(*at..end)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+    let value = bytes
+        .get(*at..end)?
+        .iter()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte));
     *at = end;
     Some(value)
 }
@@ -202,11 +232,20 @@ mod tests {
     use proptest::prelude::{Strategy, any, prop, proptest};
 
     fn scripts() -> impl Strategy<Value = Script> {
-        let op = (any::<bool>(), 0_u64..1 << 40, 1_u64..100_000, prop::collection::vec(any::<u8>(), 1..300));
+        let op = (
+            any::<bool>(),
+            0_u64..1 << 40,
+            1_u64..100_000,
+            prop::collection::vec(any::<u8>(), 1..300),
+        );
         prop::collection::vec(op, 0..20).prop_map(|ops| {
             let mut script = Script::new();
             for (copy, offset, len, bytes) in ops {
-                if copy { script.copy(offset, len) } else { script.literal(&bytes) }
+                if copy {
+                    script.copy(offset, len)
+                } else {
+                    script.literal(&bytes)
+                }
             }
             script
         })
@@ -243,12 +282,21 @@ mod tests {
         let with = |tail: &[u8]| decode([&super::MAGIC[..], tail].concat(), WHOLE).map(|_| ());
         assert_eq!(with(&[0x45, 0, 0, 0]), Err(WireError::Empty { at: 4 }));
         assert_eq!(with(&[0x41, 0, 0]), Err(WireError::Empty { at: 4 }));
-        assert_eq!(with(&[0x55, 0]), Err(WireError::Command { command: 0x55, at: 4 }));
+        assert_eq!(
+            with(&[0x55, 0]),
+            Err(WireError::Command {
+                command: 0x55,
+                at: 4
+            })
+        );
         assert_eq!(with(&[0, 1]), Err(WireError::Trailing { count: 1 }));
         let far = [&[0x54][..], &[0xff; 8], &[0, 0, 0, 0, 0, 0, 0, 9], &[0]].concat();
         assert_eq!(with(&far), Err(WireError::Range { at: 4 }));
         let huge = [&[0x44][..], &[0x7f; 8], &[1, 2, 3]].concat();
         assert_eq!(with(&huge), Err(WireError::Truncated { at: 4 }));
-        assert_eq!(decode(b"tar?".to_vec(), WHOLE).map(|_| ()), Err(WireError::Magic));
+        assert_eq!(
+            decode(b"tar?".to_vec(), WHOLE).map(|_| ()),
+            Err(WireError::Magic)
+        );
     }
 }

@@ -28,7 +28,8 @@ pub struct DeltaFrame {
 
 /// The skippable frame for `frames`.
 pub fn encode(frames: &[DeltaFrame]) -> Vec<u8> {
-    let len = u32::try_from(frames.len() * ENTRY_BYTES + FOOTER_BYTES).expect("few frames per file");
+    let len =
+        u32::try_from(frames.len() * ENTRY_BYTES + FOOTER_BYTES).expect("few frames per file");
     let mut out = SKIPPABLE_MAGIC.to_le_bytes().to_vec();
     out.extend_from_slice(&len.to_le_bytes());
     for frame in frames {
@@ -36,7 +37,11 @@ pub fn encode(frames: &[DeltaFrame]) -> Vec<u8> {
         out.extend_from_slice(&frame.raw_bytes.to_le_bytes());
         out.extend_from_slice(&frame.output_bytes.to_le_bytes());
     }
-    out.extend_from_slice(&u32::try_from(frames.len()).expect("few frames per file").to_le_bytes());
+    out.extend_from_slice(
+        &u32::try_from(frames.len())
+            .expect("few frames per file")
+            .to_le_bytes(),
+    );
     out.push(VERSION);
     out.extend_from_slice(TRAILER);
     out
@@ -44,10 +49,18 @@ pub fn encode(frames: &[DeltaFrame]) -> Vec<u8> {
 
 /// How long the index of a file is, from the file's last [`TAIL_BYTES`] bytes.
 pub fn index_bytes(tail: &[u8]) -> Result<usize, FormatError> {
-    let footer = tail.len().checked_sub(FOOTER_BYTES).and_then(|at| tail.get(at..));
-    let footer = footer.filter(|footer| footer.ends_with(TRAILER)).ok_or_else(|| FormatError::content("it does not end with an index"))?;
+    let footer = tail
+        .len()
+        .checked_sub(FOOTER_BYTES)
+        .and_then(|at| tail.get(at..));
+    let footer = footer
+        .filter(|footer| footer.ends_with(TRAILER))
+        .ok_or_else(|| FormatError::content("it does not end with an index"))?;
     if footer[4] != VERSION {
-        return Err(FormatError::Newer { found: footer[4].to_string(), known: VERSION.into() });
+        return Err(FormatError::Newer {
+            found: footer[4].to_string(),
+            known: VERSION.into(),
+        });
     }
     let count = u32::from_le_bytes(footer[..4].try_into().expect("four bytes"));
     Ok(HEADER_BYTES + count as usize * ENTRY_BYTES + FOOTER_BYTES)
@@ -60,7 +73,9 @@ pub const TAIL_BYTES: usize = FOOTER_BYTES;
 pub fn decode(index: &[u8], file_bytes: u64) -> Result<Vec<DeltaFrame>, FormatError> {
     let body = &index[HEADER_BYTES..index.len() - FOOTER_BYTES];
     let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
-    if number(&index[..4]) != SKIPPABLE_MAGIC || number(&index[4..8]) as usize != index.len() - HEADER_BYTES {
+    if number(&index[..4]) != SKIPPABLE_MAGIC
+        || number(&index[4..8]) as usize != index.len() - HEADER_BYTES
+    {
         return Err(FormatError::content("the index is not a skippable frame"));
     }
     let entry = |bytes: &[u8]| DeltaFrame {
@@ -69,9 +84,18 @@ pub fn decode(index: &[u8], file_bytes: u64) -> Result<Vec<DeltaFrame>, FormatEr
         output_bytes: u64::from_le_bytes(bytes[8..].try_into().expect("eight bytes")),
     };
     let frames: Vec<DeltaFrame> = body.chunks_exact(ENTRY_BYTES).map(entry).collect();
-    let stored: u64 = frames.iter().map(|frame| u64::from(frame.stored_bytes)).sum();
-    let fits = frames.iter().all(|f| f.raw_bytes <= super::manifest::FRAME_MAX_BYTES && f.output_bytes <= i64::MAX as u64);
-    if stored + index.len() as u64 == file_bytes && fits { Ok(frames) } else { Err(FormatError::content("the index does not fit the file")) }
+    let stored: u64 = frames
+        .iter()
+        .map(|frame| u64::from(frame.stored_bytes))
+        .sum();
+    let fits = frames.iter().all(|f| {
+        f.raw_bytes <= super::manifest::FRAME_MAX_BYTES && f.output_bytes <= i64::MAX as u64
+    });
+    if stored + index.len() as u64 == file_bytes && fits {
+        Ok(frames)
+    } else {
+        Err(FormatError::content("the index does not fit the file"))
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +105,11 @@ mod tests {
 
     #[test]
     fn index_round_trips_and_zstd_passes_over_it() {
-        let frames = [DeltaFrame { stored_bytes: 3, raw_bytes: 9, output_bytes: 1 << 33 }; 2];
+        let frames = [DeltaFrame {
+            stored_bytes: 3,
+            raw_bytes: 9,
+            output_bytes: 1 << 33,
+        }; 2];
         let index = encode(&frames);
         assert_eq!(index_bytes(&index[5..]).unwrap(), index.len());
         assert_eq!(decode(&index, 6 + index.len() as u64).unwrap(), frames);

@@ -23,10 +23,15 @@ pub fn encode(slices: &[Slice]) -> Vec<u8> {
         let number = *numbers.entry(slice.frame).or_insert(next);
         if number == next {
             let frame = &slice.frame;
-            let place = format!("{} {} {} {}", frame.object, frame.offset, frame.stored_bytes, frame.raw_bytes);
-            writeln!(out, "frame {number} {place} {}", frame.digest).expect("a String takes everything");
+            let place = format!(
+                "{} {} {} {}",
+                frame.object, frame.offset, frame.stored_bytes, frame.raw_bytes
+            );
+            writeln!(out, "frame {number} {place} {}", frame.digest)
+                .expect("a String takes everything");
         }
-        writeln!(out, "slice {number} {} {}", slice.skip, slice.take).expect("a String takes everything");
+        writeln!(out, "slice {number} {} {}", slice.skip, slice.take)
+            .expect("a String takes everything");
     }
     out.into_bytes()
 }
@@ -59,12 +64,18 @@ fn take_frame(words: &mut Words<'_>, expected: usize) -> Result<FrameRef, Format
         digest: words.value("DIGEST")?,
     };
     let fits = frame.raw_bytes <= FRAME_MAX_BYTES && frame.stored_bytes <= FRAME_MAX_BYTES;
-    if fits { Ok(frame) } else { Err(words.error("the frame is larger than this program allows")) }
+    if fits {
+        Ok(frame)
+    } else {
+        Err(words.error("the frame is larger than this program allows"))
+    }
 }
 
 fn take_slice(words: &mut Words<'_>, frames: &[FrameRef]) -> Result<Slice, FormatError> {
     let number: usize = words.value("N")?;
-    let frame = *frames.get(number).ok_or_else(|| words.error(format!("there is no frame {number}")))?;
+    let frame = *frames
+        .get(number)
+        .ok_or_else(|| words.error(format!("there is no frame {number}")))?;
     let (skip, take): (u32, u32) = (words.value("SKIP")?, words.value("TAKE")?);
     match skip.checked_add(take) {
         Some(end) if take > 0 && end <= frame.raw_bytes => Ok(Slice { frame, skip, take }),
@@ -79,22 +90,48 @@ mod tests {
     use proptest::prelude::{any, prop, proptest};
 
     fn frame(n: u8) -> FrameRef {
-        FrameRef { object: Digest([n; 32]), offset: u64::from(n), stored_bytes: 5, raw_bytes: 100, digest: Digest([n; 32]) }
+        FrameRef {
+            object: Digest([n; 32]),
+            offset: u64::from(n),
+            stored_bytes: 5,
+            raw_bytes: 100,
+            digest: Digest([n; 32]),
+        }
     }
 
     #[test]
     fn leaves_round_trip_and_name_each_frame_once() {
-        let slices =
-            [(1, 0, 50), (2, 0, 100), (1, 50, 50)].map(|(n, skip, take)| Slice { frame: frame(n), skip, take });
+        let slices = [(1, 0, 50), (2, 0, 100), (1, 50, 50)].map(|(n, skip, take)| Slice {
+            frame: frame(n),
+            skip,
+            take,
+        });
         let raw = encode(&slices);
-        assert_eq!(raw.split(|b| *b == b'\n').filter(|line| line.starts_with(b"frame")).count(), 2);
+        assert_eq!(
+            raw.split(|b| *b == b'\n')
+                .filter(|line| line.starts_with(b"frame"))
+                .count(),
+            2
+        );
         assert_eq!(decode(&raw).unwrap(), slices);
     }
 
     #[test]
     fn f3_slices_outside_their_frame_and_wrong_names_are_refused() {
-        let good = String::from_utf8(encode(&[Slice { frame: frame(1), skip: 0, take: 50 }])).unwrap();
-        for (from, to) in [("slice 0 0 50", "slice 0 51 50"), ("slice 0", "slice 1"), ("slice 0 0 50", "slice 0 0 0"), ("frame 0 01", "frame 0 .."), ("0 50\n", "0 50"), (" 100 ", " 99999999 ")] {
+        let good = String::from_utf8(encode(&[Slice {
+            frame: frame(1),
+            skip: 0,
+            take: 50,
+        }]))
+        .unwrap();
+        for (from, to) in [
+            ("slice 0 0 50", "slice 0 51 50"),
+            ("slice 0", "slice 1"),
+            ("slice 0 0 50", "slice 0 0 0"),
+            ("frame 0 01", "frame 0 .."),
+            ("0 50\n", "0 50"),
+            (" 100 ", " 99999999 "),
+        ] {
             let bad = good.replace(from, to);
             assert_ne!(bad, good);
             assert!(decode(bad.as_bytes()).is_err(), "{bad}");

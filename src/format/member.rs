@@ -18,8 +18,11 @@ const REGION_BLOCKS: u64 = 256;
 /// No record may claim more memory than this.
 const LIMIT: usize = 4 << 20;
 
-const CONFIG: bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Varint, bincode::config::Limit<LIMIT>> =
-    bincode::config::standard().with_limit::<LIMIT>();
+const CONFIG: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<LIMIT>,
+> = bincode::config::standard().with_limit::<LIMIT>();
 
 /// One record of a leaf.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -93,15 +96,24 @@ pub fn encode(member: &Member) -> Vec<Keyed> {
         bytes: bincode::encode_to_vec(record, CONFIG).expect("a Vec takes everything"),
         is_member: matches!(record, Record::Member(_)),
     };
-    let mut records = vec![keyed(member.path.clone(), &Record::Member(to_record(member)))];
+    let mut records = vec![keyed(
+        member.path.clone(),
+        &Record::Member(to_record(member)),
+    )];
     for blocks in regions(&member.content) {
-        records.push(keyed(region_key(&member.path, blocks.region), &Record::Blocks(blocks)));
+        records.push(keyed(
+            region_key(&member.path, blocks.region),
+            &Record::Blocks(blocks),
+        ));
     }
     records
 }
 
 fn to_record(member: &Member) -> MemberRecord {
-    let kind = KINDS.iter().position(|kind| *kind == member.kind).expect("every kind is listed");
+    let kind = KINDS
+        .iter()
+        .position(|kind| *kind == member.kind)
+        .expect("every kind is listed");
     MemberRecord {
         path: member.path.clone(),
         kind: u8::try_from(kind).expect("few kinds"),
@@ -129,13 +141,22 @@ fn regions(content: &Content) -> Vec<BlocksRecord> {
         let mut digests = &run.digests[..];
         while !digests.is_empty() {
             let (region, within) = (first / REGION_BLOCKS, first % REGION_BLOCKS);
-            let count = digests.len().min(usize::try_from(REGION_BLOCKS - within).expect("at most 256"));
+            let count = digests
+                .len()
+                .min(usize::try_from(REGION_BLOCKS - within).expect("at most 256"));
             if records.last().is_none_or(|record| record.region != region) {
-                records.push(BlocksRecord { region, runs: Vec::new() });
+                records.push(BlocksRecord {
+                    region,
+                    runs: Vec::new(),
+                });
             }
             let start = u8::try_from(within).expect("below 256");
             let part = digests[..count].iter().map(|digest| digest.0).collect();
-            records.last_mut().expect("just pushed").runs.push((start, part));
+            records
+                .last_mut()
+                .expect("just pushed")
+                .runs
+                .push((start, part));
             first += count as u64;
             digests = &digests[count..];
         }
@@ -149,12 +170,16 @@ pub fn decode(raw: &[u8]) -> Result<Vec<Record>, FormatError> {
         return Err(FormatError::content("not a catalog page"));
     };
     if *rest.0 != VERSION {
-        return Err(FormatError::Newer { found: rest.0.to_string(), known: VERSION.into() });
+        return Err(FormatError::Newer {
+            found: rest.0.to_string(),
+            known: VERSION.into(),
+        });
     }
     let mut records = Vec::new();
     while !rest.1.is_empty() {
         let decoded = bincode::decode_from_slice(rest.1, CONFIG);
-        let (record, used): (Record, usize) = decoded.map_err(|error| FormatError::content(error.to_string()))?;
+        let (record, used): (Record, usize) =
+            decoded.map_err(|error| FormatError::content(error.to_string()))?;
         records.push(record);
         rest.1 = &rest.1[used..];
     }
@@ -163,7 +188,9 @@ pub fn decode(raw: &[u8]) -> Result<Vec<Record>, FormatError> {
 
 /// Begins a member from its record. Its blocks are added with [`add_blocks`] and checked with [`finish`].
 pub fn begin(record: MemberRecord) -> Result<Member, FormatError> {
-    let kind = *KINDS.get(usize::from(record.kind)).ok_or_else(|| FormatError::content("unknown kind of member"))?;
+    let kind = *KINDS
+        .get(usize::from(record.kind))
+        .ok_or_else(|| FormatError::content("unknown kind of member"))?;
     if record.flags & !FLAG_TORN != 0 || record.mtime_nanoseconds > 999_999_999 {
         return Err(FormatError::content("a member's record is out of range"));
     }
@@ -179,7 +206,11 @@ pub fn begin(record: MemberRecord) -> Result<Member, FormatError> {
         link: record.link,
         device: record.device,
         xattrs: record.xattrs,
-        content: Content { size: record.size, digest: Digest(record.digest), runs: Vec::new() },
+        content: Content {
+            size: record.size,
+            digest: Digest(record.digest),
+            runs: Vec::new(),
+        },
         header_bytes: record.header_bytes,
         torn: record.flags & FLAG_TORN != 0,
     })
@@ -190,13 +221,22 @@ pub fn add_blocks(member: &mut Member, blocks: BlocksRecord) -> Result<(), Forma
     let bad = || FormatError::content("block digests out of order");
     let runs = &mut member.content.runs;
     for (within, digests) in blocks.runs {
-        let first = blocks.region.checked_mul(REGION_BLOCKS).and_then(|start| start.checked_add(within.into())).ok_or_else(bad)?;
+        let first = blocks
+            .region
+            .checked_mul(REGION_BLOCKS)
+            .and_then(|start| start.checked_add(within.into()))
+            .ok_or_else(bad)?;
         let digests = digests.into_iter().map(Digest);
-        let next = runs.last().map_or(0, |run| run.first + run.digests.len() as u64);
+        let next = runs
+            .last()
+            .map_or(0, |run| run.first + run.digests.len() as u64);
         match runs.last_mut() {
             Some(last) if first == next => last.digests.extend(digests),
             _ if first < next => return Err(bad()),
-            _ => runs.push(Run { first, digests: digests.collect() }),
+            _ => runs.push(Run {
+                first,
+                digests: digests.collect(),
+            }),
         }
     }
     Ok(())
@@ -206,13 +246,22 @@ pub fn add_blocks(member: &mut Member, blocks: BlocksRecord) -> Result<(), Forma
 pub fn finish(member: Member) -> Result<Member, FormatError> {
     let content = &member.content;
     let blocks = content.size.div_ceil(crate::digest::BLOCK_BYTES as u64);
-    let fits = content.runs.last().is_none_or(|run| run.first + run.digests.len() as u64 <= blocks);
+    let fits = content
+        .runs
+        .last()
+        .is_none_or(|run| run.first + run.digests.len() as u64 <= blocks);
     let consistent = if content.is_large() {
         fits && Content::digest_of_runs(content.size, &content.runs) == content.digest
     } else {
         content.runs.is_empty()
     };
-    if consistent { Ok(member) } else { Err(FormatError::content("a member's blocks do not have its digest")) }
+    if consistent {
+        Ok(member)
+    } else {
+        Err(FormatError::content(
+            "a member's blocks do not have its digest",
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -254,31 +303,62 @@ mod tests {
     }
 
     fn leaf(member: &Member) -> Vec<u8> {
-        encode(member).into_iter().fold(header(), |mut raw, record| {
-            raw.extend(record.bytes);
-            raw
-        })
+        encode(member)
+            .into_iter()
+            .fold(header(), |mut raw, record| {
+                raw.extend(record.bytes);
+                raw
+            })
     }
 
     #[test]
     fn members_with_blocks_round_trip() {
-        let digests = |n: u64| (0..n).map(|i| Digest::of(&i.to_le_bytes())).collect::<Vec<_>>();
-        let runs = vec![Run { first: 0, digests: digests(300) }, Run { first: 1000, digests: digests(600) }];
+        let digests = |n: u64| {
+            (0..n)
+                .map(|i| Digest::of(&i.to_le_bytes()))
+                .collect::<Vec<_>>()
+        };
+        let runs = vec![
+            Run {
+                first: 0,
+                digests: digests(300),
+            },
+            Run {
+                first: 1000,
+                digests: digests(600),
+            },
+        ];
         let large = member(Content::large(1600 * 65536, runs));
-        for member in [member(Content::small(b"abc")), large, member(Content::large(1 << 40, Vec::new()))] {
+        for member in [
+            member(Content::small(b"abc")),
+            large,
+            member(Content::large(1 << 40, Vec::new())),
+        ] {
             assert_eq!(read(&leaf(&member)).unwrap(), [member]);
         }
     }
 
     #[test]
     fn f1_wrong_blocks_and_newer_formats_are_refused() {
-        let good = leaf(&member(Content::large(65537, vec![Run { first: 0, digests: vec![Digest::of(b"x"); 2] }])));
+        let good = leaf(&member(Content::large(
+            65537,
+            vec![Run {
+                first: 0,
+                digests: vec![Digest::of(b"x"); 2],
+            }],
+        )));
         let mut flipped = good.clone();
         *flipped.last_mut().unwrap() ^= 1;
         assert!(read(&good).is_ok() && read(&flipped).is_err());
         let mut newer = good.clone();
         newer[4] = 2;
-        assert_eq!(read(&newer), Err(FormatError::Newer { found: "2".into(), known: 1 }));
+        assert_eq!(
+            read(&newer),
+            Err(FormatError::Newer {
+                found: "2".into(),
+                known: 1
+            })
+        );
     }
 
     proptest! {

@@ -21,18 +21,35 @@ const INNER_CONTEXT: &str = "btw-backup 2026-11-20 inner page";
 
 /// The words of a page's line, without the leading `page`.
 pub fn to_words(page: &PageRef) -> String {
-    let pack = page.pack.map_or_else(|| "-".to_owned(), |pack| pack.to_string());
-    let place = format!("{pack} {} {} {}", page.offset, page.stored_bytes, page.raw_bytes);
-    let content = format!("{} {} {} {}", page.digest, page.items, page.stream_bytes, escape(&page.first));
+    let pack = page
+        .pack
+        .map_or_else(|| "-".to_owned(), |pack| pack.to_string());
+    let place = format!(
+        "{pack} {} {} {}",
+        page.offset, page.stored_bytes, page.raw_bytes
+    );
+    let content = format!(
+        "{} {} {} {}",
+        page.digest,
+        page.items,
+        page.stream_bytes,
+        escape(&page.first)
+    );
     format!("{} {place} {content}", page.level)
 }
 
 /// Takes the words of [`to_words`]; `own_pack` is what `-` stands for.
-pub(super) fn take(words: &mut Words<'_>, own_pack: Option<Digest>) -> Result<PageRef, FormatError> {
+pub(super) fn take(
+    words: &mut Words<'_>,
+    own_pack: Option<Digest>,
+) -> Result<PageRef, FormatError> {
     let level = words.value("LEVEL")?;
     let pack = match words.word("PACK")? {
         "-" => own_pack,
-        name => Some(name.parse().map_err(|_| words.error(format!("PACK cannot be '{name}'")))?),
+        name => Some(
+            name.parse()
+                .map_err(|_| words.error(format!("PACK cannot be '{name}'")))?,
+        ),
     };
     let page = PageRef {
         level,
@@ -45,7 +62,10 @@ pub(super) fn take(words: &mut Words<'_>, own_pack: Option<Digest>) -> Result<Pa
         stream_bytes: words.value("BYTES")?,
         first: words.bytes("FIRST")?,
     };
-    if page.level > LEVEL_MAX || page.raw_bytes > PAGE_MAX_BYTES || page.stored_bytes > PAGE_MAX_BYTES {
+    if page.level > LEVEL_MAX
+        || page.raw_bytes > PAGE_MAX_BYTES
+        || page.stored_bytes > PAGE_MAX_BYTES
+    {
         return Err(words.error("a page is larger or deeper than this program allows"));
     }
     Ok(page)
@@ -53,7 +73,10 @@ pub(super) fn take(words: &mut Words<'_>, own_pack: Option<Digest>) -> Result<Pa
 
 /// The text of an inner page.
 pub fn encode_inner(children: &[PageRef]) -> Vec<u8> {
-    let lines: Vec<String> = children.iter().map(|child| format!("page {}\n", to_words(child))).collect();
+    let lines: Vec<String> = children
+        .iter()
+        .map(|child| format!("page {}\n", to_words(child)))
+        .collect();
     lines.concat().into_bytes()
 }
 
@@ -83,7 +106,11 @@ pub fn inner_digest(level: u8, children: &[PageRef]) -> Digest {
         bytes.extend_from_slice(&child.digest.0);
         bytes.extend_from_slice(&child.items.to_le_bytes());
         bytes.extend_from_slice(&child.stream_bytes.to_le_bytes());
-        bytes.extend_from_slice(&u32::try_from(child.first.len()).expect("a key is a path").to_le_bytes());
+        bytes.extend_from_slice(
+            &u32::try_from(child.first.len())
+                .expect("a key is a path")
+                .to_le_bytes(),
+        );
         bytes.extend_from_slice(&child.first);
     }
     Digest::of_parts(INNER_CONTEXT, [&bytes[..]])
@@ -113,9 +140,24 @@ mod tests {
     #[test]
     fn inner_pages_round_trip_and_own_pack_is_resolved() {
         let own = Digest::of(b"own");
-        let children = [page(b"a b"), PageRef { pack: Some(Digest::of(b"other")), ..page(b"") }];
+        let children = [
+            page(b"a b"),
+            PageRef {
+                pack: Some(Digest::of(b"other")),
+                ..page(b"")
+            },
+        ];
         let decoded = decode_inner(&encode_inner(&children), own, 2).unwrap();
-        assert_eq!(decoded, [PageRef { pack: Some(own), ..children[0].clone() }, children[1].clone()]);
+        assert_eq!(
+            decoded,
+            [
+                PageRef {
+                    pack: Some(own),
+                    ..children[0].clone()
+                },
+                children[1].clone()
+            ]
+        );
         assert!(decode_inner(&encode_inner(&children), own, 1).is_err());
     }
 

@@ -25,7 +25,11 @@ pub struct Stamp {
 
 impl Stamp {
     /// Fits no file.
-    pub const NONE: Self = Self { ctime: (i64::MIN, u32::MAX), inode: 0, device: 0 };
+    pub const NONE: Self = Self {
+        ctime: (i64::MIN, u32::MAX),
+        inode: 0,
+        device: 0,
+    };
 }
 
 /// The cache of one store.
@@ -62,7 +66,10 @@ pub fn encode(cache: &ScanCache) -> Vec<u8> {
         stamps: cache.stamps.clone(),
     };
     let mut raw = MAGIC.to_vec();
-    raw.extend(bincode::encode_to_vec(header, bincode::config::standard()).expect("a Vec takes everything"));
+    raw.extend(
+        bincode::encode_to_vec(header, bincode::config::standard())
+            .expect("a Vec takes everything"),
+    );
     let digest = Digest::of(&raw);
     raw.extend_from_slice(&digest.0);
     zstd::bulk::compress(&raw, 1).expect("compressing in memory cannot fail")
@@ -76,7 +83,8 @@ pub fn decode(bytes: &[u8], max_bytes: usize) -> Option<ScanCache> {
         return None;
     }
     let config = bincode::config::standard();
-    let (header, used): (Header, usize) = bincode::decode_from_slice(body.strip_prefix(MAGIC)?, config).ok()?;
+    let (header, used): (Header, usize) =
+        bincode::decode_from_slice(body.strip_prefix(MAGIC)?, config).ok()?;
     (used + MAGIC.len() == body.len()).then_some(())?;
     Some(ScanCache {
         seq: header.seq,
@@ -100,7 +108,14 @@ mod tests {
             catalog: Digest::of(b"c"),
             scan_start: Timestamp::UNIX_EPOCH,
             read_all: Timestamp::MAX,
-            stamps: vec![Stamp::NONE, Stamp { ctime: (1, 2), inode: 3, device: 4 }],
+            stamps: vec![
+                Stamp::NONE,
+                Stamp {
+                    ctime: (1, 2),
+                    inode: 3,
+                    device: 4,
+                },
+            ],
         };
         let good = encode(&cache);
         assert_eq!(decode(&good, 1 << 20), Some(cache.clone()));
@@ -110,7 +125,10 @@ mod tests {
             bad[at] ^= 1;
             let decoded = decode(&bad, 1 << 20);
             // zstd ignores some bits of its header; what is decoded then is the same.
-            assert!(decoded.is_none() || decoded.as_ref() == Some(&cache), "byte {at}");
+            assert!(
+                decoded.is_none() || decoded.as_ref() == Some(&cache),
+                "byte {at}"
+            );
             assert!(decode(&good[..at], 1 << 20).is_none());
         }
     }

@@ -26,7 +26,10 @@ pub type FrameBlocks = (FrameRef, Vec<(u32, u32, Digest)>);
 pub fn encode(object: Digest, frames: &[FrameBlocks]) -> Vec<u8> {
     let mut out = format!("object {object}\n");
     for (frame, blocks) in frames {
-        let place = format!("{} {} {}", frame.offset, frame.stored_bytes, frame.raw_bytes);
+        let place = format!(
+            "{} {} {}",
+            frame.offset, frame.stored_bytes, frame.raw_bytes
+        );
         writeln!(out, "frame {place} {}", frame.digest).expect("a String takes everything");
         for (skip, take, digest) in blocks {
             writeln!(out, "block {skip} {take} {digest}").expect("a String takes everything");
@@ -38,8 +41,12 @@ pub fn encode(object: Digest, frames: &[FrameBlocks]) -> Vec<u8> {
 
 /// Reads the record of `object`.
 pub fn decode(raw: &[u8], object: Digest) -> Result<Vec<StagedBlock>, FormatError> {
-    let content = text::lines(raw)?.strip_suffix("end\n").ok_or_else(|| FormatError::content("the record is cut off"))?;
-    let content = content.strip_prefix(&format!("object {object}\n")).ok_or_else(|| FormatError::content("another object's record"))?;
+    let content = text::lines(raw)?
+        .strip_suffix("end\n")
+        .ok_or_else(|| FormatError::content("the record is cut off"))?;
+    let content = content
+        .strip_prefix(&format!("object {object}\n"))
+        .ok_or_else(|| FormatError::content("another object's record"))?;
     let mut frame = None;
     let mut found = Vec::new();
     for (index, line) in content.lines().enumerate() {
@@ -48,15 +55,27 @@ pub fn decode(raw: &[u8], object: Digest) -> Result<Vec<StagedBlock>, FormatErro
             ("frame", _) => {
                 let (offset, stored_bytes) = (words.value("OFFSET")?, words.value("STORED")?);
                 let (raw_bytes, digest) = (words.value("RAW")?, words.value("DIGEST")?);
-                frame = Some(FrameRef { object, offset, stored_bytes, raw_bytes, digest });
+                frame = Some(FrameRef {
+                    object,
+                    offset,
+                    stored_bytes,
+                    raw_bytes,
+                    digest,
+                });
             }
             ("block", Some(frame)) => {
                 let (skip, take): (u32, u32) = (words.value("SKIP")?, words.value("TAKE")?);
-                let fits = skip.checked_add(take).is_some_and(|end| end <= frame.raw_bytes) && take > 0;
+                let fits = skip
+                    .checked_add(take)
+                    .is_some_and(|end| end <= frame.raw_bytes)
+                    && take > 0;
                 if !fits {
                     return Err(words.error("the block is not within its frame"));
                 }
-                found.push(StagedBlock { digest: words.value("DIGEST")?, slice: Slice { frame, skip, take } });
+                found.push(StagedBlock {
+                    digest: words.value("DIGEST")?,
+                    slice: Slice { frame, skip, take },
+                });
             }
             (other, _) => return Err(words.error(format!("'{other}' is not expected here"))),
         }
@@ -74,10 +93,19 @@ mod tests {
     #[test]
     fn records_round_trip_and_cut_ones_are_refused() {
         let object = Digest::of(b"o");
-        let frame = FrameRef { object, offset: 9, stored_bytes: 10, raw_bytes: 11, digest: Digest::of(b"f") };
+        let frame = FrameRef {
+            object,
+            offset: 9,
+            stored_bytes: 10,
+            raw_bytes: 11,
+            digest: Digest::of(b"f"),
+        };
         let good = encode(object, &[(frame, vec![(1, 10, Digest::of(b"b"))])]);
         let blocks = decode(&good, object).unwrap();
-        assert_eq!((blocks.len(), blocks[0].slice.frame, blocks[0].slice.skip), (1, frame, 1));
+        assert_eq!(
+            (blocks.len(), blocks[0].slice.frame, blocks[0].slice.skip),
+            (1, frame, 1)
+        );
         assert!(decode(&good, Digest::of(b"other")).is_err());
         assert!((0..good.len()).all(|len| decode(&good[..len], object).is_err()));
     }

@@ -79,13 +79,20 @@ pub fn encode(state: &State) -> Vec<u8> {
     line(format!("source {}", escape(&state.source)));
     line(format!("next {}", state.next_seq));
     for retained in &state.retained {
-        line(format!("retain {} {}", retained.number, rfc3339(retained.until)));
+        line(format!(
+            "retain {} {}",
+            retained.number,
+            rfc3339(retained.until)
+        ));
     }
     for pack in &state.kept_packs {
         line(format!("keep {pack}"));
     }
     for file in &state.archived {
-        line(format!("versions {} {} {}", file.name, file.first_seq, file.last_seq));
+        line(format!(
+            "versions {} {} {}",
+            file.name, file.first_seq, file.last_seq
+        ));
     }
     out.push_str(&encode_versions(&state.versions));
     let checksum = checksum(out.as_bytes());
@@ -94,10 +101,12 @@ pub fn encode(state: &State) -> Vec<u8> {
 }
 
 fn checksum(content: &[u8]) -> String {
-    Sha256::digest(content).iter().fold(String::new(), |mut out, byte| {
-        write!(out, "{byte:02x}").expect("a String takes everything");
-        out
-    })
+    Sha256::digest(content)
+        .iter()
+        .fold(String::new(), |mut out, byte| {
+            write!(out, "{byte:02x}").expect("a String takes everything");
+            out
+        })
 }
 
 /// The lines of versions, as a state and a version file hold them.
@@ -111,10 +120,22 @@ pub fn encode_versions(versions: &[Version]) -> String {
 
 fn encode_version(version: &Version, out: &mut String) -> std::fmt::Result {
     let (seq, time) = (version.seq, rfc3339(version.time));
-    let words = format!("kind={} stream={}", version.kind.word(), version.stream.word());
-    let sizes = format!("size={} bytes={} members={}", version.size_bytes, version.stream_bytes, version.members);
-    let pack = version.pack.map_or_else(|| "-".to_owned(), |pack| pack.to_string());
-    let run = format!("problems={} added={} pack={pack}", version.problems, version.added_bytes);
+    let words = format!(
+        "kind={} stream={}",
+        version.kind.word(),
+        version.stream.word()
+    );
+    let sizes = format!(
+        "size={} bytes={} members={}",
+        version.size_bytes, version.stream_bytes, version.members
+    );
+    let pack = version
+        .pack
+        .map_or_else(|| "-".to_owned(), |pack| pack.to_string());
+    let run = format!(
+        "problems={} added={} pack={pack}",
+        version.problems, version.added_bytes
+    );
     writeln!(out, "version {seq} time={time} {words} {sizes} {run}")?;
     writeln!(out, "catalog {}", page::to_words(&version.catalog))?;
     if let Some(whole) = &version.whole {
@@ -122,7 +143,11 @@ fn encode_version(version: &Version, out: &mut String) -> std::fmt::Result {
         writeln!(out, "manifest {}", page::to_words(&whole.manifest))?;
     }
     for file in &version.delta {
-        writeln!(out, "delta {} {} {}", file.name, file.output_bytes, file.stored_bytes)?;
+        writeln!(
+            out,
+            "delta {} {} {}",
+            file.name, file.output_bytes, file.stored_bytes
+        )?;
     }
     Ok(())
 }
@@ -132,9 +157,14 @@ pub fn decode(raw: &[u8]) -> Result<State, FormatError> {
     let content = checked(raw)?;
     let mut lines = Lines::of(content);
     let title = lines.take("").unwrap_or_default();
-    let version = title.strip_prefix(TITLE).ok_or_else(|| FormatError::content("not a state"))?;
+    let version = title
+        .strip_prefix(TITLE)
+        .ok_or_else(|| FormatError::content("not a state"))?;
     if version != VERSION.to_string() {
-        return Err(FormatError::Newer { found: version.into(), known: VERSION });
+        return Err(FormatError::Newer {
+            found: version.into(),
+            known: VERSION,
+        });
     }
     let state = State {
         number: lines.value("number ")?,
@@ -143,10 +173,19 @@ pub fn decode(raw: &[u8]) -> Result<State, FormatError> {
         host: String::from_utf8_lossy(&lines.bytes("host ")?).into_owned(),
         source: lines.bytes("source ")?,
         next_seq: lines.value("next ")?,
-        retained: lines.many("retain ", |words| Ok(Retained { number: words.value("NUMBER")?, until: words.value("UNTIL")? }))?,
+        retained: lines.many("retain ", |words| {
+            Ok(Retained {
+                number: words.value("NUMBER")?,
+                until: words.value("UNTIL")?,
+            })
+        })?,
         kept_packs: lines.many("keep ", |words| words.value("PACK"))?,
         archived: lines.many("versions ", |words| {
-            Ok(VersionFile { name: words.value("NAME")?, first_seq: words.value("FIRST")?, last_seq: words.value("LAST")? })
+            Ok(VersionFile {
+                name: words.value("NAME")?,
+                first_seq: words.value("FIRST")?,
+                last_seq: words.value("LAST")?,
+            })
         })?,
         versions: lines.versions()?,
     };
@@ -157,7 +196,10 @@ pub fn decode(raw: &[u8]) -> Result<State, FormatError> {
 
 fn checked(raw: &[u8]) -> Result<&str, FormatError> {
     let content = text::lines(raw)?;
-    let body_end = content.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+    let body_end = content
+        .trim_end_matches('\n')
+        .rfind('\n')
+        .map_or(0, |at| at + 1);
     let (body, last) = content.split_at(body_end);
     if last.strip_prefix("sha256 ").map(str::trim_end) == Some(checksum(body.as_bytes()).as_str()) {
         Ok(body)
@@ -168,14 +210,26 @@ fn checked(raw: &[u8]) -> Result<&str, FormatError> {
 
 fn check_order(state: &State) -> Result<(), FormatError> {
     let mut last = 0;
-    let spans = state.archived.iter().map(|file| (file.first_seq, file.last_seq));
-    for (first, end) in spans.chain(state.versions.iter().map(|version| (version.seq, version.seq))) {
+    let spans = state
+        .archived
+        .iter()
+        .map(|file| (file.first_seq, file.last_seq));
+    for (first, end) in spans.chain(
+        state
+            .versions
+            .iter()
+            .map(|version| (version.seq, version.seq)),
+    ) {
         if first <= last || end < first {
             return Err(FormatError::content("versions are out of order"));
         }
         last = end;
     }
-    if state.next_seq > last { Ok(()) } else { Err(FormatError::content("the next sequence number is taken")) }
+    if state.next_seq > last {
+        Ok(())
+    } else {
+        Err(FormatError::content("the next sequence number is taken"))
+    }
 }
 
 /// Reads a version file.
@@ -194,7 +248,10 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     fn of(content: &'a str) -> Self {
-        Self { lines: content.lines().peekable(), number: 0 }
+        Self {
+            lines: content.lines().peekable(),
+            number: 0,
+        }
     }
 
     fn take(&mut self, prefix: &str) -> Option<&'a str> {
@@ -204,17 +261,30 @@ impl<'a> Lines<'a> {
     }
 
     fn error(&self, detail: String) -> FormatError {
-        FormatError::Line { line: self.number + 1, detail }
+        FormatError::Line {
+            line: self.number + 1,
+            detail,
+        }
     }
 
     fn value<T: std::str::FromStr>(&mut self, prefix: &str) -> Result<T, FormatError> {
         let found = self.take(prefix).and_then(|value| value.parse().ok());
-        found.ok_or_else(|| self.error(format!("'{}' is missing or cannot be read", prefix.trim_end())))
+        found.ok_or_else(|| {
+            self.error(format!(
+                "'{}' is missing or cannot be read",
+                prefix.trim_end()
+            ))
+        })
     }
 
     fn bytes(&mut self, prefix: &str) -> Result<Vec<u8>, FormatError> {
         let found = self.take(prefix).and_then(unescape);
-        found.ok_or_else(|| self.error(format!("'{}' is missing or cannot be read", prefix.trim_end())))
+        found.ok_or_else(|| {
+            self.error(format!(
+                "'{}' is missing or cannot be read",
+                prefix.trim_end()
+            ))
+        })
     }
 
     fn words(&mut self, prefix: &str) -> Option<Words<'a>> {
@@ -222,7 +292,11 @@ impl<'a> Lines<'a> {
         Some(Words::of(rest, self.number))
     }
 
-    fn many<T>(&mut self, prefix: &str, read: impl Fn(&mut Words<'a>) -> Result<T, FormatError>) -> Result<Vec<T>, FormatError> {
+    fn many<T>(
+        &mut self,
+        prefix: &str,
+        read: impl Fn(&mut Words<'a>) -> Result<T, FormatError>,
+    ) -> Result<Vec<T>, FormatError> {
         let mut found = Vec::new();
         while let Some(mut words) = self.words(prefix) {
             found.push(read(&mut words)?);
@@ -232,7 +306,9 @@ impl<'a> Lines<'a> {
     }
 
     fn page(&mut self, prefix: &str) -> Result<Option<crate::catalog::PageRef>, FormatError> {
-        let Some(mut words) = self.words(prefix) else { return Ok(None) };
+        let Some(mut words) = self.words(prefix) else {
+            return Ok(None);
+        };
         let page = page::take(&mut words, None)?;
         if page.pack.is_none() {
             return Err(words.error("the page's pack is missing"));
@@ -266,25 +342,56 @@ impl<'a> Lines<'a> {
             "raw" => StreamKind::Raw,
             other => return Err(words.error(format!("stream cannot be '{other}'"))),
         };
-        let (size_bytes, stream_bytes, members) = (words.parsed("size")?, words.parsed("bytes")?, words.parsed("members")?);
+        let (size_bytes, stream_bytes, members) = (
+            words.parsed("size")?,
+            words.parsed("bytes")?,
+            words.parsed("members")?,
+        );
         let (problems, added_bytes) = (words.parsed("problems")?, words.parsed("added")?);
         let pack = match words.field("pack")? {
             "-" => None,
-            name => Some(name.parse().map_err(|_| words.error(format!("pack cannot be '{name}'")))?),
+            name => Some(
+                name.parse()
+                    .map_err(|_| words.error(format!("pack cannot be '{name}'")))?,
+            ),
         };
         words.end()?;
-        let catalog = self.page("catalog ")?.ok_or_else(|| self.error(format!("version {seq} has no catalog")))?;
+        let catalog = self
+            .page("catalog ")?
+            .ok_or_else(|| self.error(format!("version {seq} has no catalog")))?;
         let whole = match self.take("whole ") {
             None => None,
             Some(bytes) => Some(Whole {
-                stored_bytes: bytes.parse().map_err(|_| self.error(format!("'whole' cannot be '{bytes}'")))?,
-                manifest: self.page("manifest ")?.ok_or_else(|| self.error(format!("version {seq} has no manifest")))?,
+                stored_bytes: bytes
+                    .parse()
+                    .map_err(|_| self.error(format!("'whole' cannot be '{bytes}'")))?,
+                manifest: self
+                    .page("manifest ")?
+                    .ok_or_else(|| self.error(format!("version {seq} has no manifest")))?,
             }),
         };
         let delta = self.many("delta ", |words| {
-            Ok(DeltaFile { name: words.value("NAME")?, output_bytes: words.value("OUTPUT")?, stored_bytes: words.value("STORED")? })
+            Ok(DeltaFile {
+                name: words.value("NAME")?,
+                output_bytes: words.value("OUTPUT")?,
+                stored_bytes: words.value("STORED")?,
+            })
         })?;
-        Ok(Version { seq, time, kind, stream, size_bytes, stream_bytes, members, problems, added_bytes, catalog, pack, whole, delta })
+        Ok(Version {
+            seq,
+            time,
+            kind,
+            stream,
+            size_bytes,
+            stream_bytes,
+            members,
+            problems,
+            added_bytes,
+            catalog,
+            pack,
+            whole,
+            delta,
+        })
     }
 
     fn end(mut self) -> Result<(), FormatError> {
@@ -320,7 +427,11 @@ mod tests {
         let version = |seq: u64, newest: bool| Version {
             seq,
             time: Timestamp::from_second(i64::try_from(seq).unwrap()).unwrap(),
-            kind: if seq == 3 { VersionKind::Full } else { VersionKind::Increment },
+            kind: if seq == 3 {
+                VersionKind::Full
+            } else {
+                VersionKind::Increment
+            },
             stream: StreamKind::Tar,
             size_bytes: 10,
             stream_bytes: 11,
@@ -329,8 +440,19 @@ mod tests {
             added_bytes: 14,
             catalog: page.clone(),
             pack: newest.then(|| Digest::of(b"q")),
-            whole: newest.then(|| Whole { manifest: page.clone(), stored_bytes: 15 }),
-            delta: if newest { Vec::new() } else { vec![DeltaFile { name: Digest::of(b"f"), output_bytes: 16, stored_bytes: 17 }] },
+            whole: newest.then(|| Whole {
+                manifest: page.clone(),
+                stored_bytes: 15,
+            }),
+            delta: if newest {
+                Vec::new()
+            } else {
+                vec![DeltaFile {
+                    name: Digest::of(b"f"),
+                    output_bytes: 16,
+                    stored_bytes: 17,
+                }]
+            },
         };
         State {
             number: 42,
@@ -339,9 +461,16 @@ mod tests {
             host: "h ö".into(),
             source: b"/a\nb\xff".to_vec(),
             next_seq: 5,
-            retained: vec![Retained { number: 41, until: Timestamp::UNIX_EPOCH }],
+            retained: vec![Retained {
+                number: 41,
+                until: Timestamp::UNIX_EPOCH,
+            }],
             kept_packs: vec![Digest::of(b"k")],
-            archived: vec![VersionFile { name: Digest::of(b"v"), first_seq: 1, last_seq: 2 }],
+            archived: vec![VersionFile {
+                name: Digest::of(b"v"),
+                first_seq: 1,
+                last_seq: 2,
+            }],
             versions: vec![version(3, false), version(4, true)],
         }
     }
@@ -350,7 +479,10 @@ mod tests {
     fn states_and_version_files_round_trip() {
         let state = state();
         assert_eq!(decode(&encode(&state)).unwrap(), state);
-        assert_eq!(decode_versions(encode_versions(&state.versions).as_bytes()).unwrap(), state.versions);
+        assert_eq!(
+            decode_versions(encode_versions(&state.versions).as_bytes()).unwrap(),
+            state.versions
+        );
     }
 
     #[test]
@@ -366,10 +498,18 @@ mod tests {
 
     #[test]
     fn k8_a_newer_format_is_refused_by_name() {
-        let text = String::from_utf8(encode(&state())).unwrap().replace("btw-backup state 1", "btw-backup state 2");
+        let text = String::from_utf8(encode(&state()))
+            .unwrap()
+            .replace("btw-backup state 1", "btw-backup state 2");
         let body = &text[..text.rfind("sha256").unwrap()];
         let resealed = format!("{body}sha256 {}\n", super::checksum(body.as_bytes()));
-        assert_eq!(decode(resealed.as_bytes()), Err(FormatError::Newer { found: "2".into(), known: 1 }));
+        assert_eq!(
+            decode(resealed.as_bytes()),
+            Err(FormatError::Newer {
+                found: "2".into(),
+                known: 1
+            })
+        );
     }
 
     proptest! {

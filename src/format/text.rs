@@ -45,7 +45,11 @@ pub fn unescape(word: &str) -> Option<Vec<u8>> {
 /// Bytes as text whose every line is ended.
 pub fn lines(raw: &[u8]) -> Result<&str, FormatError> {
     let content = std::str::from_utf8(raw).map_err(|_| FormatError::content("not text"))?;
-    if content.is_empty() || content.ends_with('\n') { Ok(content) } else { Err(FormatError::content("the last line is cut off")) }
+    if content.is_empty() || content.ends_with('\n') {
+        Ok(content)
+    } else {
+        Err(FormatError::content("the last line is cut off"))
+    }
 }
 
 /// The words of one line, taken one after the other.
@@ -56,20 +60,30 @@ pub struct Words<'a> {
 
 impl<'a> Words<'a> {
     pub fn of(line: &'a str, number: usize) -> Self {
-        Self { words: line.split(' '), line: number }
+        Self {
+            words: line.split(' '),
+            line: number,
+        }
     }
 
     pub fn error(&self, detail: impl Into<String>) -> FormatError {
-        FormatError::Line { line: self.line, detail: detail.into() }
+        FormatError::Line {
+            line: self.line,
+            detail: detail.into(),
+        }
     }
 
     pub fn word(&mut self, what: &str) -> Result<&'a str, FormatError> {
-        self.words.next().filter(|word| !word.is_empty()).ok_or_else(|| self.error(format!("{what} is missing")))
+        self.words
+            .next()
+            .filter(|word| !word.is_empty())
+            .ok_or_else(|| self.error(format!("{what} is missing")))
     }
 
     pub fn value<T: FromStr>(&mut self, what: &str) -> Result<T, FormatError> {
         let word = self.word(what)?;
-        word.parse().map_err(|_| self.error(format!("{what} cannot be '{word}'")))
+        word.parse()
+            .map_err(|_| self.error(format!("{what} cannot be '{word}'")))
     }
 
     pub fn bytes(&mut self, what: &str) -> Result<Vec<u8>, FormatError> {
@@ -80,14 +94,18 @@ impl<'a> Words<'a> {
     /// Takes `name=value` and returns the value.
     pub fn field(&mut self, name: &str) -> Result<&'a str, FormatError> {
         let word = self.word(name)?;
-        let value = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
+        let value = word
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('='));
         value.ok_or_else(|| self.error(format!("{name}= expected instead of '{word}'")))
     }
 
     /// Takes `name=value` and parses the value.
     pub fn parsed<T: FromStr>(&mut self, name: &str) -> Result<T, FormatError> {
         let value = self.field(name)?;
-        value.parse().map_err(|_| self.error(format!("{name} cannot be '{value}'")))
+        value
+            .parse()
+            .map_err(|_| self.error(format!("{name} cannot be '{value}'")))
     }
 
     pub fn end(mut self) -> Result<(), FormatError> {
@@ -115,6 +133,9 @@ mod tests {
     #[test]
     fn a_lone_dash_is_not_nothing() {
         assert_eq!(unescape(&escape(b"-")), Some(b"-".to_vec()));
-        assert_eq!((unescape("%4"), unescape("%zz"), unescape("a b")), (None, None, None));
+        assert_eq!(
+            (unescape("%4"), unescape("%zz"), unescape("a b")),
+            (None, None, None)
+        );
     }
 }

@@ -37,22 +37,37 @@ pub struct Report {
 
 /// Restores the version that `when` means to `target`, which does not exist or is an empty directory. The caller holds
 /// the readers' lock.
-pub fn restore(store: &Store, when: &When, target: &Path, monitor: &dyn Monitor) -> Result<Report, Error> {
+pub fn restore(
+    store: &Store,
+    when: &When,
+    target: &Path,
+    monitor: &dyn Monitor,
+) -> Result<Report, Error> {
     let state = store.current()?;
     let versions = store.versions(&state)?;
-    let version = resolve(&versions, when).map_err(|error| Error::Refused(format!("{}: {error}", store.name())))?;
-    let index = versions.iter().position(|other| other.seq == version.seq).expect("resolved from these");
+    let version = resolve(&versions, when)
+        .map_err(|error| Error::Refused(format!("{}: {error}", store.name())))?;
+    let index = versions
+        .iter()
+        .position(|other| other.seq == version.seq)
+        .expect("resolved from these");
     let place = Place::prepare(target)?;
     monitor.step("restoring", Some(version.stream_bytes));
     let result = fill(store, &versions, index, &place, monitor);
     let (faults, single) = result.inspect_err(|_| place.discard())?;
-    let (missing, problems): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(|fault| matches!(fault, Fault::Missing(..)));
+    let (missing, problems): (Vec<Fault>, Vec<Fault>) = faults
+        .into_iter()
+        .partition(|fault| matches!(fault, Fault::Missing(..)));
     if let Some(Fault::Missing(path, error)) = missing.into_iter().next() {
         place.discard();
         return Err(Error::file("restore", path, error));
     }
     let target = place.publish(single.as_deref())?;
-    Ok(Report { version: version.clone(), target, problems: problems.iter().map(describe_fault).collect() })
+    Ok(Report {
+        version: version.clone(),
+        target,
+        problems: problems.iter().map(describe_fault).collect(),
+    })
 }
 
 fn describe_fault(fault: &Fault) -> String {
@@ -74,16 +89,28 @@ impl Place {
         let exists = match std::fs::read_dir(target) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
-                    return Err(Error::Refused(format!("{} is not empty; name a directory that is, or one that does not exist", target.display())));
+                    return Err(Error::Refused(format!(
+                        "{} is not empty; name a directory that is, or one that does not exist",
+                        target.display()
+                    )));
                 }
                 true
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && target.symlink_metadata().is_err() => false,
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && target.symlink_metadata().is_err() =>
+            {
+                false
+            }
             Err(error) => return Err(Error::file("restore to", target, error)),
         };
-        let absolute = std::path::absolute(target).map_err(|error| Error::file("find", target, error))?;
+        let absolute =
+            std::path::absolute(target).map_err(|error| Error::file("find", target, error))?;
         let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-            return Err(Error::Refused(format!("{} cannot be a target", target.display())));
+            return Err(Error::Refused(format!(
+                "{} cannot be a target",
+                target.display()
+            )));
         };
         let mut hidden = OsString::from(".");
         hidden.push(name);
@@ -91,8 +118,14 @@ impl Place {
         let temporary = parent.join(hidden);
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&temporary).map_err(|error| Error::file("create", &temporary, error))?;
-        Ok(Self { target: absolute, temporary, exists })
+        builder
+            .create(&temporary)
+            .map_err(|error| Error::file("create", &temporary, error))?;
+        Ok(Self {
+            target: absolute,
+            temporary,
+            exists,
+        })
     }
 
     /// Gives the result its name: the directory, or the single file of a version of one file.
@@ -101,7 +134,8 @@ impl Place {
         match single {
             Some(name) if !self.exists => {
                 rename_new(&self.temporary.join(name), &self.target).map_err(wrap)?;
-                std::fs::remove_dir(&self.temporary).map_err(|error| Error::file("remove", &self.temporary, error))?;
+                std::fs::remove_dir(&self.temporary)
+                    .map_err(|error| Error::file("remove", &self.temporary, error))?;
             }
             _ if self.exists => std::fs::rename(&self.temporary, &self.target).map_err(wrap)?,
             _ => rename_new(&self.temporary, &self.target).map_err(wrap)?,
@@ -122,16 +156,27 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 type Window = Result<(u64, Vec<u8>), StoreError>;
 
 /// Unpacks everything below the temporary directory. Returns the faults, and the name of a single file.
-fn fill(store: &Store, versions: &[Version], index: usize, place: &Place, monitor: &dyn Monitor) -> Result<(Vec<Fault>, Option<PathBuf>), Error> {
+fn fill(
+    store: &Store,
+    versions: &[Version],
+    index: usize,
+    place: &Place,
+    monitor: &dyn Monitor,
+) -> Result<(Vec<Fault>, Option<PathBuf>), Error> {
     let version = &versions[index];
     let stream = VersionStream::open(store, versions, index)?;
     let mut members = CatalogReader::open(store, &version.catalog)?;
-    let mut unpacker = Unpacker::open(&place.temporary).map_err(|error| Error::file("open", &place.temporary, error))?;
+    let mut unpacker = Unpacker::open(&place.temporary)
+        .map_err(|error| Error::file("open", &place.temporary, error))?;
     let mut single = None;
     std::thread::scope(|scope| {
         let (sender, windows) = sync_channel(1);
         scope.spawn(move || read_ahead(&stream, &sender));
-        let mut cursor = Cursor { windows, start: 0, bytes: Vec::new() };
+        let mut cursor = Cursor {
+            windows,
+            start: 0,
+            bytes: Vec::new(),
+        };
         let mut first = true;
         while let Some((offset, member)) = members.next_member()? {
             if first && !member.path.is_empty() && member.kind == Kind::Regular {
@@ -165,8 +210,16 @@ fn read_ahead(stream: &VersionStream, sender: &SyncSender<Window>) {
     }
 }
 
-fn file(unpacker: &mut Unpacker, cursor: &mut Cursor, offset: u64, member: &Member, version: &Version) -> Result<(), Error> {
-    let Some(file) = unpacker.create(member) else { return give_up_if_full(unpacker) };
+fn file(
+    unpacker: &mut Unpacker,
+    cursor: &mut Cursor,
+    offset: u64,
+    member: &Member,
+    version: &Version,
+) -> Result<(), Error> {
+    let Some(file) = unpacker.create(member) else {
+        return give_up_if_full(unpacker);
+    };
     if let Err(error) = write_blocks(&file, cursor, offset, member, version)? {
         unpacker.failed(member, error);
         return give_up_if_full(unpacker);
@@ -178,7 +231,12 @@ fn file(unpacker: &mut Unpacker, cursor: &mut Cursor, offset: u64, member: &Memb
 /// After a full disk nothing else can succeed.
 fn give_up_if_full(unpacker: &Unpacker) -> Result<(), Error> {
     match unpacker.last_missing() {
-        Some((path, error)) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+        Some((path, error))
+            if matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
             Err(Error::file("restore", path, io::Error::from(error.kind())))
         }
         _ => Ok(()),
@@ -186,11 +244,21 @@ fn give_up_if_full(unpacker: &Unpacker) -> Result<(), Error> {
 }
 
 /// Writes a file's blocks where they belong. The outer error is the store's, the inner one the target's.
-fn write_blocks(file: &NewFile, cursor: &mut Cursor, offset: u64, member: &Member, version: &Version) -> Result<io::Result<()>, StoreError> {
+fn write_blocks(
+    file: &NewFile,
+    cursor: &mut Cursor,
+    offset: u64,
+    member: &Member,
+    version: &Version,
+) -> Result<io::Result<()>, StoreError> {
     for ((number, digest), block) in member.content.blocks().zip(member.placed_blocks(offset)) {
         let bytes = cursor.take(block.offset..block.offset + block.len)?;
         if Digest::of(&bytes) != digest {
-            let detail = format!("{} in {} is not what the catalog says", printable(&member.path), describe(version));
+            let detail = format!(
+                "{} in {} is not what the catalog says",
+                printable(&member.path),
+                describe(version)
+            );
             return Err(StoreError::damaged("objects or deltas", detail));
         }
         if let Err(error) = file.write_at(&bytes, number * BLOCK_BYTES as u64) {
@@ -215,11 +283,14 @@ impl Cursor {
             let end = self.start + self.bytes.len() as u64;
             if at >= end {
                 let next = self.windows.recv();
-                let next = next.map_err(|_| StoreError::damaged("catalogs", "a member lies beyond the stream"))?;
+                let next = next.map_err(|_| {
+                    StoreError::damaged("catalogs", "a member lies beyond the stream")
+                })?;
                 (self.start, self.bytes) = next?;
                 continue;
             }
-            let place = |offset: u64| usize::try_from(offset - self.start).expect("windows fit in memory");
+            let place =
+                |offset: u64| usize::try_from(offset - self.start).expect("windows fit in memory");
             let until = range.end.min(end);
             out.extend_from_slice(&self.bytes[place(at)..place(until)]);
             at = until;

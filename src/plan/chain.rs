@@ -20,20 +20,36 @@ pub struct ChainPolicy {
 /// The kind of a version that is made now. A full in the future (the clock went back) begins a new chain at once, so that
 /// neither never nor always is one due.
 pub fn next_kind(versions: &[Version], now: Timestamp, policy: &ChainPolicy) -> VersionKind {
-    let Some(index) = versions.iter().rposition(|version| version.kind == VersionKind::Full) else {
+    let Some(index) = versions
+        .iter()
+        .rposition(|version| version.kind == VersionKind::Full)
+    else {
         return VersionKind::Full;
     };
     let increments = (versions.len() - index - 1) as u64;
     let age = now.duration_since(versions[index].time);
     let within = !age.is_negative() && age < policy.max_incremental_span;
-    if increments < policy.max_incremental_count && within { VersionKind::Increment } else { VersionKind::Full }
+    if increments < policy.max_incremental_count && within {
+        VersionKind::Increment
+    } else {
+        VersionKind::Full
+    }
 }
 
 /// The sequence numbers of the versions that are to be held whole: the newest, the anchors (the version before each of
 /// the last `fulls_kept` fulls), and any that no delta can rebuild.
 pub fn whole(versions: &[Version], fulls_kept: usize) -> BTreeSet<u64> {
-    let anchors = versions.windows(2).rev().filter(|pair| pair[1].kind == VersionKind::Full).map(|pair| pair[0].seq);
+    let anchors = versions
+        .windows(2)
+        .rev()
+        .filter(|pair| pair[1].kind == VersionKind::Full)
+        .map(|pair| pair[0].seq);
     let mut whole: BTreeSet<u64> = anchors.take(fulls_kept).collect();
-    whole.extend(versions.iter().filter(|version| version.delta.is_empty()).map(|version| version.seq));
+    whole.extend(
+        versions
+            .iter()
+            .filter(|version| version.delta.is_empty())
+            .map(|version| version.seq),
+    );
     whole
 }

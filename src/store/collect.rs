@@ -8,13 +8,18 @@ use super::file::TEMPORARY;
 use super::tree::ManifestReader;
 use super::{Area, READERS, Store, staging};
 use crate::catalog::Version;
+use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::format::state::State;
 
 /// Removes temporary files of earlier runs. The caller holds the writers' lock.
 pub fn remove_temporaries(store: &Store) -> Result<(), StoreError> {
     for area in Area::ALL {
-        for name in store.list(area)?.into_iter().filter(|name| name.starts_with(TEMPORARY)) {
+        for name in store
+            .list(area)?
+            .into_iter()
+            .filter(|name| name.starts_with(TEMPORARY))
+        {
             store.remove(&format!("{}/{name}", area.dir()))?;
         }
     }
@@ -23,12 +28,25 @@ pub fn remove_temporaries(store: &Store) -> Result<(), StoreError> {
 
 /// Removes states that are neither current nor retained, then files that no remaining state names, then the staging
 /// record. `versions` are all of the current state's. The caller holds the writers' lock; if anybody is reading, everything is left for a later run.
-pub fn collect(store: &Store, current: &State, versions: &[Version], now: Timestamp) -> Result<(), StoreError> {
-    let readers = store.disk().lock(READERS, true, false).map_err(|error| StoreError::io("lock", READERS, error))?;
+pub fn collect(
+    store: &Store,
+    current: &State,
+    versions: &[Version],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let readers = store
+        .disk()
+        .lock(READERS, true, false)
+        .map_err(|error| StoreError::io("lock", READERS, error))?;
     if readers.is_none() {
         return Ok(());
     }
-    let kept: Vec<u64> = current.retained.iter().filter(|retained| retained.until > now).map(|retained| retained.number).collect();
+    let kept: Vec<u64> = current
+        .retained
+        .iter()
+        .filter(|retained| retained.until > now)
+        .map(|retained| retained.number)
+        .collect();
     let mut others = Vec::new();
     let mut removed = false;
     for number in store.state_numbers()? {
@@ -46,7 +64,7 @@ pub fn collect(store: &Store, current: &State, versions: &[Version], now: Timest
         // Before anything that only they name goes: a state that comes back after a crash must find its files.
         store.sync_dir(Area::State.dir())?;
     }
-    let mut named = HashSet::new();
+    let mut named = Named::new();
     name_state(store, current, versions, &mut named)?;
     for state in &others {
         name_state(store, state, &store.versions(state)?, &mut named)?;
@@ -57,34 +75,57 @@ pub fn collect(store: &Store, current: &State, versions: &[Version], now: Timest
     staging::clear(store)
 }
 
+type Named = HashSet<(Area, Digest)>;
+
 /// The files of content, pages and deltas that a state does not name.
 pub fn leftovers(store: &Store, state: &State) -> Result<Vec<String>, StoreError> {
-    let mut named = HashSet::new();
+    let mut named = Named::new();
     name_state(store, state, &store.versions(state)?, &mut named)?;
     unnamed(store, &named)
 }
 
-fn unnamed(store: &Store, named: &HashSet<String>) -> Result<Vec<String>, StoreError> {
+fn unnamed(store: &Store, named: &Named) -> Result<Vec<String>, StoreError> {
     let mut left = Vec::new();
-    for area in [Area::Objects, Area::Manifests, Area::Catalogs, Area::Deltas, Area::Versions] {
-        let paths = store.list(area)?.into_iter().map(|name| format!("{}/{name}", area.dir()));
-        left.extend(paths.filter(|path| !named.contains(path)));
+    for area in [
+        Area::Objects,
+        Area::Manifests,
+        Area::Catalogs,
+        Area::Deltas,
+        Area::Versions,
+    ] {
+        let is_named = |name: &String| {
+            name.parse()
+                .is_ok_and(|digest| named.contains(&(area, digest)))
+        };
+        let unnamed = store.list(area)?.into_iter().filter(|name| !is_named(name));
+        left.extend(unnamed.map(|name| format!("{}/{name}", area.dir())));
     }
     Ok(left)
 }
 
-/// Adds the paths of all files that a state with these versions names.
-fn name_state(store: &Store, state: &State, versions: &[Version], paths: &mut HashSet<String>) -> Result<(), StoreError> {
-    paths.extend(state.archived.iter().map(|file| Area::Versions.path(file.name)));
-    paths.extend(state.kept_packs.iter().map(|pack| Area::Catalogs.path(*pack)));
+/// Adds all files that a state with these versions names.
+fn name_state(
+    store: &Store,
+    state: &State,
+    versions: &[Version],
+    named: &mut Named,
+) -> Result<(), StoreError> {
+    named.extend(
+        state
+            .archived
+            .iter()
+            .map(|file| (Area::Versions, file.name)),
+    );
+    named.extend(state.kept_packs.iter().map(|pack| (Area::Catalogs, *pack)));
     for version in versions {
-        paths.extend(version.pack.iter().map(|pack| Area::Catalogs.path(*pack)));
-        paths.extend(version.delta.iter().map(|file| Area::Deltas.path(file.name)));
+        named.extend(version.pack.iter().map(|pack| (Area::Catalogs, *pack)));
+        named.extend(version.delta.iter().map(|file| (Area::Deltas, file.name)));
         if let Some(whole) = &version.whole {
             let manifest = ManifestReader::open(store, &whole.manifest);
-            manifest.pages(&mut |page| paths.extend(page.pack.map(|pack| Area::Manifests.path(pack))))?;
+            manifest
+                .pages(&mut |page| named.extend(page.pack.map(|pack| (Area::Manifests, pack))))?;
             manifest.all(&mut |slice| {
-                paths.insert(Area::Objects.path(slice.frame.object));
+                named.insert((Area::Objects, slice.frame.object));
             })?;
         }
     }

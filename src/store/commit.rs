@@ -10,7 +10,13 @@ use crate::format::state::{self, State, VersionFile};
 const STATE_MAX_VERSIONS: usize = 128;
 const KEPT_IN_STATE: usize = 64;
 /// Where everything that a state may name lies.
-const NAMED: [Area; 5] = [Area::Objects, Area::Manifests, Area::Catalogs, Area::Deltas, Area::Versions];
+const NAMED: [Area; 5] = [
+    Area::Objects,
+    Area::Manifests,
+    Area::Catalogs,
+    Area::Deltas,
+    Area::Versions,
+];
 
 /// Commits a state: everything that it names is made durable, then the state is written, synced, published under its
 /// number and made durable itself. Only when this returns is the version committed.
@@ -34,11 +40,17 @@ pub fn commit(store: &Store, next: State) -> Result<State, StoreError> {
 
 /// Commits a state with these versions, of which none before `changed_from` was changed: their version files stay.
 /// Older versions are moved to such files, so that a commit costs the same after ten years.
-pub fn commit_versions(store: &Store, mut next: State, versions: &[Version], changed_from: u64) -> Result<State, StoreError> {
+pub fn commit_versions(
+    store: &Store,
+    mut next: State,
+    versions: &[Version],
+    changed_from: u64,
+) -> Result<State, StoreError> {
     let mut rest = versions;
     let mut archived = Vec::new();
     for file in &next.archived {
-        let (part, later) = rest.split_at(rest.partition_point(|version| version.seq <= file.last_seq));
+        let (part, later) =
+            rest.split_at(rest.partition_point(|version| version.seq <= file.last_seq));
         rest = later;
         if file.last_seq < changed_from {
             archived.push(file.clone());
@@ -56,9 +68,19 @@ pub fn commit_versions(store: &Store, mut next: State, versions: &[Version], cha
 }
 
 /// Writes a version file with these versions, if there are any.
-fn archive(store: &Store, number: u64, versions: &[Version]) -> Result<Option<VersionFile>, StoreError> {
-    let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(None) };
+fn archive(
+    store: &Store,
+    number: u64,
+    versions: &[Version],
+) -> Result<Option<VersionFile>, StoreError> {
+    let (Some(first), Some(last)) = (versions.first(), versions.last()) else {
+        return Ok(None);
+    };
     let mut file = NewFile::create(store.disk(), Area::Versions, number)?;
     file.write(state::encode_versions(versions).as_bytes())?;
-    Ok(Some(VersionFile { name: file.finish()?, first_seq: first.seq, last_seq: last.seq }))
+    Ok(Some(VersionFile {
+        name: file.finish()?,
+        first_seq: first.seq,
+        last_seq: last.seq,
+    }))
 }

@@ -54,7 +54,11 @@ impl DeltaWriter {
         Self {
             store: store.clone(),
             knobs,
-            open: RawFrame { commands: wire::MAGIC.to_vec(), output_bytes: 0, level: LEVELS[0].1 },
+            open: RawFrame {
+                commands: wire::MAGIC.to_vec(),
+                output_bytes: 0,
+                level: LEVELS[0].1,
+            },
             copy: None,
             raw_bytes: 0,
             waiting: Vec::new(),
@@ -84,7 +88,9 @@ impl DeltaWriter {
     }
 
     fn flush_copy(&mut self) -> Result<(), StoreError> {
-        self.copy.take().map_or(Ok(()), |(offset, len)| self.command(Piece::Copy { offset, len }))
+        self.copy.take().map_or(Ok(()), |(offset, len)| {
+            self.command(Piece::Copy { offset, len })
+        })
     }
 
     fn command(&mut self, piece: Piece<'_>) -> Result<(), StoreError> {
@@ -98,10 +104,21 @@ impl DeltaWriter {
 
     fn close_frame(&mut self) -> Result<(), StoreError> {
         self.raw_bytes += self.open.commands.len() as u64;
-        let level = LEVELS.iter().rfind(|(from, _)| self.raw_bytes > *from).map_or(LEVELS[0].1, |(_, level)| *level);
-        let next = RawFrame { commands: Vec::new(), output_bytes: 0, level };
+        let level = LEVELS
+            .iter()
+            .rfind(|(from, _)| self.raw_bytes > *from)
+            .map_or(LEVELS[0].1, |(_, level)| *level);
+        let next = RawFrame {
+            commands: Vec::new(),
+            output_bytes: 0,
+            level,
+        };
         self.waiting.push(std::mem::replace(&mut self.open, next));
-        if self.waiting.len() >= rayon::current_num_threads() { self.write_waiting() } else { Ok(()) }
+        if self.waiting.len() >= rayon::current_num_threads() {
+            self.write_waiting()
+        } else {
+            Ok(())
+        }
     }
 
     fn write_waiting(&mut self) -> Result<(), StoreError> {
@@ -111,34 +128,59 @@ impl DeltaWriter {
             let stored = codec::encode(&frame.commands, frame.level);
             (stored, frame.commands.len(), frame.output_bytes)
         };
-        let encoded: Vec<_> = std::mem::take(&mut self.waiting).into_par_iter().map(encode).collect();
+        let encoded: Vec<_> = std::mem::take(&mut self.waiting)
+            .into_par_iter()
+            .map(encode)
+            .collect();
         for (stored, raw_len, output_bytes) in encoded {
             self.write_frame(&stored, raw_len, output_bytes)?;
         }
         Ok(())
     }
 
-    fn write_frame(&mut self, stored: &[u8], raw_len: usize, output_bytes: u64) -> Result<(), StoreError> {
-        if self.file.as_ref().is_some_and(|(file, _)| file.len() >= FILE_BYTES) {
+    fn write_frame(
+        &mut self,
+        stored: &[u8],
+        raw_len: usize,
+        output_bytes: u64,
+    ) -> Result<(), StoreError> {
+        if self
+            .file
+            .as_ref()
+            .is_some_and(|(file, _)| file.len() >= FILE_BYTES)
+        {
             self.close_file()?;
         }
         let number = self.files.len() as u64;
         let (file, frames) = match &mut self.file {
             Some(open) => open,
-            None => self.file.insert((NewFile::create(self.store.disk(), Area::Deltas, number)?, Vec::new())),
+            None => self.file.insert((
+                NewFile::create(self.store.disk(), Area::Deltas, number)?,
+                Vec::new(),
+            )),
         };
         file.write(stored)?;
         let size = |len: usize| u32::try_from(len).expect("frames are bounded");
-        frames.push(DeltaFrame { stored_bytes: size(stored.len()), raw_bytes: size(raw_len), output_bytes });
+        frames.push(DeltaFrame {
+            stored_bytes: size(stored.len()),
+            raw_bytes: size(raw_len),
+            output_bytes,
+        });
         Ok(())
     }
 
     fn close_file(&mut self) -> Result<(), StoreError> {
-        let Some((mut file, frames)) = self.file.take() else { return Ok(()) };
+        let Some((mut file, frames)) = self.file.take() else {
+            return Ok(());
+        };
         file.write(&frames::encode(&frames))?;
         let output_bytes = frames.iter().map(|frame| frame.output_bytes).sum();
         let stored_bytes = file.len();
-        self.files.push(DeltaFile { name: file.finish()?, output_bytes, stored_bytes });
+        self.files.push(DeltaFile {
+            name: file.finish()?,
+            output_bytes,
+            stored_bytes,
+        });
         Ok(())
     }
 
@@ -189,7 +231,11 @@ pub fn script_cache() -> ScriptCache {
 impl DeltaReader {
     /// Opens a delta and reads the indexes of its files.
     pub fn open(store: &Store, files: &[DeltaFile]) -> Result<Self, StoreError> {
-        let mut reader = Self { store: store.clone(), places: Vec::new(), output_bytes: 0 };
+        let mut reader = Self {
+            store: store.clone(),
+            places: Vec::new(),
+            output_bytes: 0,
+        };
         for file in files {
             reader.add(file)?;
         }
@@ -202,11 +248,20 @@ impl DeltaReader {
         let mut offset = 0;
         let begin = self.output_bytes;
         for frame in frames {
-            self.places.push(Place { file: file.name, offset, frame, output: self.output_bytes });
+            self.places.push(Place {
+                file: file.name,
+                offset,
+                frame,
+                output: self.output_bytes,
+            });
             offset += u64::from(frame.stored_bytes);
             self.output_bytes += frame.output_bytes;
         }
-        if self.output_bytes - begin == file.output_bytes { Ok(()) } else { Err(StoreError::damaged(path, "its index has the wrong length")) }
+        if self.output_bytes - begin == file.output_bytes {
+            Ok(())
+        } else {
+            Err(StoreError::damaged(path, "its index has the wrong length"))
+        }
     }
 
     /// The length of the stream that it produces.
@@ -215,8 +270,16 @@ impl DeltaReader {
     }
 
     /// Calls `see` with what produces `range`: the frame's script, and the part of that script's output.
-    pub fn slice(&self, range: Range<u64>, cache: &ScriptCache, see: &mut impl FnMut(&Arc<Script>, Range<u64>)) -> Result<(), StoreError> {
-        let first = self.places.partition_point(|place| place.output <= range.start).saturating_sub(1);
+    pub fn slice(
+        &self,
+        range: Range<u64>,
+        cache: &ScriptCache,
+        see: &mut impl FnMut(&Arc<Script>, Range<u64>),
+    ) -> Result<(), StoreError> {
+        let first = self
+            .places
+            .partition_point(|place| place.output <= range.start)
+            .saturating_sub(1);
         for (index, place) in self.places.iter().enumerate().skip(first) {
             if place.output >= range.end {
                 break;
@@ -224,7 +287,10 @@ impl DeltaReader {
             let end = range.end.min(place.output + place.frame.output_bytes);
             let start = range.start.max(place.output);
             if start < end {
-                see(&self.script(index, cache)?, start - place.output..end - place.output);
+                see(
+                    &self.script(index, cache)?,
+                    start - place.output..end - place.output,
+                );
             }
         }
         Ok(())
@@ -237,20 +303,31 @@ impl DeltaReader {
 
     fn script(&self, index: usize, cache: &ScriptCache) -> Result<Arc<Script>, StoreError> {
         let place = &self.places[index];
-        cache.get_or_insert_with(&(place.file, place.offset), || self.decode(index).map(Arc::new))
+        cache.get_or_insert_with(&(place.file, place.offset), || {
+            self.decode(index).map(Arc::new)
+        })
     }
 
     fn decode(&self, index: usize) -> Result<Script, StoreError> {
         let place = &self.places[index];
         let path = Area::Deltas.path(place.file);
-        let stored = self.store.read_range(&path, place.offset, place.frame.stored_bytes)?;
+        let stored = self
+            .store
+            .read_range(&path, place.offset, place.frame.stored_bytes)?;
         let raw = codec::decode(&stored, place.frame.raw_bytes, &path)?;
-        let part = Part { first: index == 0, last: index + 1 == self.places.len() };
-        let script = wire::decode(raw, part).map_err(|error| StoreError::damaged(&path, error.to_string()))?;
+        let part = Part {
+            first: index == 0,
+            last: index + 1 == self.places.len(),
+        };
+        let script = wire::decode(raw, part)
+            .map_err(|error| StoreError::damaged(&path, error.to_string()))?;
         if script.output_bytes() == place.frame.output_bytes {
             Ok(script)
         } else {
-            Err(StoreError::damaged(path, "a frame produces the wrong number of bytes"))
+            Err(StoreError::damaged(
+                path,
+                "a frame produces the wrong number of bytes",
+            ))
         }
     }
 }
@@ -258,10 +335,22 @@ impl DeltaReader {
 fn read_index(store: &Store, path: &str, file_bytes: u64) -> Result<Vec<DeltaFrame>, StoreError> {
     let damaged = |error| StoreError::format(path, &error);
     let tail_bytes = frames::TAIL_BYTES as u64;
-    let tail_at = file_bytes.checked_sub(tail_bytes).ok_or_else(|| StoreError::damaged(path, "it is too short"))?;
-    let tail = store.read_range(path, tail_at, u32::try_from(tail_bytes).expect("a few bytes"))?;
+    let tail_at = file_bytes
+        .checked_sub(tail_bytes)
+        .ok_or_else(|| StoreError::damaged(path, "it is too short"))?;
+    let tail = store.read_range(
+        path,
+        tail_at,
+        u32::try_from(tail_bytes).expect("a few bytes"),
+    )?;
     let index_bytes = frames::index_bytes(&tail).map_err(damaged)?;
-    let index_at = file_bytes.checked_sub(index_bytes as u64).ok_or_else(|| StoreError::damaged(path, "its index is too long"))?;
-    let index = store.read_range(path, index_at, u32::try_from(index_bytes).unwrap_or(u32::MAX))?;
+    let index_at = file_bytes
+        .checked_sub(index_bytes as u64)
+        .ok_or_else(|| StoreError::damaged(path, "its index is too long"))?;
+    let index = store.read_range(
+        path,
+        index_at,
+        u32::try_from(index_bytes).unwrap_or(u32::MAX),
+    )?;
     frames::decode(&index, file_bytes).map_err(damaged)
 }

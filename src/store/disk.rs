@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{
+    self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags,
+};
 
 /// What a store needs of a disk. Tests put a simulated one in its place that loses what was not synced.
 pub trait Disk: Send + Sync {
@@ -62,27 +64,41 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 impl LocalDisk {
     /// Opens the directory of a store; a symbolic link is refused.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let root = fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        let root = fs::open(
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?;
         Ok(Self { root })
     }
 
     /// Makes the directory of a store, mode 0700, and its missing parents below `root`, each durable in its parent.
     pub fn create(root: &Path, below: &Path) -> io::Result<Self> {
-        let mut dir = fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut dir = fs::open(
+            root,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         for name in below {
             match fs::mkdirat(&dir, name, DIR_MODE) {
                 Ok(()) => fs::fsync(&dir)?,
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            dir = fs::openat(&dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+            dir = fs::openat(
+                &dir,
+                name,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+                Mode::empty(),
+            )?;
         }
         Ok(Self { root: dir })
     }
 
     /// Opens below the store without following any link, whoever may have put one there.
     fn open_beneath(&self, path: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match fs::openat2(&self.root, path, flags, mode, resolve) {
             Err(rustix::io::Errno::NOSYS) => self.open_by_component(path, flags, mode),
@@ -95,7 +111,8 @@ impl LocalDisk {
         match path.split_once('/') {
             None => Ok(fs::openat(&self.root, path, flags, mode)?),
             Some((dir, name)) => {
-                let dir_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                let dir_flags =
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
                 let dir = fs::openat(&self.root, dir, dir_flags, Mode::empty())?;
                 Ok(fs::openat(&dir, name, flags, mode)?)
             }
@@ -135,7 +152,13 @@ impl Disk for LocalDisk {
         if replace {
             return Ok(fs::renameat(&from_dir, from_name, &to_dir, to_name)?);
         }
-        match fs::renameat_with(&from_dir, from_name, &to_dir, to_name, RenameFlags::NOREPLACE) {
+        match fs::renameat_with(
+            &from_dir,
+            from_name,
+            &to_dir,
+            to_name,
+            RenameFlags::NOREPLACE,
+        ) {
             // File systems without it: a hard link never replaces either.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
                 fs::linkat(&from_dir, from_name, &to_dir, to_name, AtFlags::empty())?;
@@ -176,7 +199,10 @@ impl Disk for LocalDisk {
     fn open(&self, path: &str) -> io::Result<Box<dyn DiskRead>> {
         let file = self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
         let len = require_regular(&file)?;
-        Ok(Box::new(LocalRead { file: File::from(file), len }))
+        Ok(Box::new(LocalRead {
+            file: File::from(file),
+            len,
+        }))
     }
 
     fn lock(&self, path: &str, exclusive: bool, wait: bool) -> io::Result<Option<Box<dyn Send>>> {
@@ -195,7 +221,10 @@ impl Disk for LocalDisk {
             }
             // Someone may have replaced the file while we waited: a lock on the old one protects nothing.
             let (dir, name) = split(path);
-            let (held, named) = (fs::fstat(&file)?, fs::statat(self.dir(dir)?, name, AtFlags::SYMLINK_NOFOLLOW)?);
+            let (held, named) = (
+                fs::fstat(&file)?,
+                fs::statat(self.dir(dir)?, name, AtFlags::SYMLINK_NOFOLLOW)?,
+            );
             if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino) {
                 return Ok(Some(Box::new(file)));
             }
@@ -206,7 +235,10 @@ impl Disk for LocalDisk {
 fn require_regular(file: impl AsFd) -> io::Result<u64> {
     let stat = fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a regular file",
+        ));
     }
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }

@@ -24,13 +24,24 @@ impl NewFile {
     /// Begins a file; `number` makes its temporary name unique within the area and run.
     pub fn create(disk: &Arc<dyn Disk>, area: Area, number: u64) -> Result<Self, StoreError> {
         let path = format!("{}/{TEMPORARY}{number}", area.dir());
-        let file = disk.create(&path, false).map_err(|error| StoreError::io("create", &path, error))?;
-        Ok(Self { disk: Arc::clone(disk), area, path, file, digest: DigestWriter::default(), len: 0 })
+        let file = disk
+            .create(&path, false)
+            .map_err(|error| StoreError::io("create", &path, error))?;
+        Ok(Self {
+            disk: Arc::clone(disk),
+            area,
+            path,
+            file,
+            digest: DigestWriter::default(),
+            len: 0,
+        })
     }
 
     /// Adds bytes at the end.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write(bytes).map_err(|error| StoreError::io("write", &self.path, error))?;
+        self.file
+            .write(bytes)
+            .map_err(|error| StoreError::io("write", &self.path, error))?;
         self.digest.update(bytes);
         self.len += bytes.len() as u64;
         Ok(())
@@ -46,11 +57,15 @@ impl NewFile {
     /// An existing file of that name is replaced: whatever it holds, these bytes have that digest, and its presence
     /// proves nothing about its content.
     pub fn finish(mut self) -> Result<Digest, StoreError> {
-        self.file.sync().map_err(|error| StoreError::io("sync", &self.path, error))?;
+        self.file
+            .sync()
+            .map_err(|error| StoreError::io("sync", &self.path, error))?;
         drop(self.file);
         let name = self.digest.digest();
         let path = self.area.path(name);
-        self.disk.publish(&self.path, &path, true).map_err(|error| StoreError::io("publish", &path, error))?;
+        self.disk
+            .publish(&self.path, &path, true)
+            .map_err(|error| StoreError::io("publish", &path, error))?;
         Ok(name)
     }
 }

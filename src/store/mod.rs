@@ -50,8 +50,16 @@ pub enum Area {
 
 impl Area {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Objects, Self::Manifests, Self::Catalogs, Self::Deltas, Self::Versions, Self::State, Self::Staging, Self::Cache];
+    pub const ALL: [Self; 8] = [
+        Self::Objects,
+        Self::Manifests,
+        Self::Catalogs,
+        Self::Deltas,
+        Self::Versions,
+        Self::State,
+        Self::Staging,
+        Self::Cache,
+    ];
 
     /// The directory's name.
     pub fn dir(self) -> &'static str {
@@ -112,7 +120,10 @@ pub enum Presence {
 impl Store {
     /// The store on `disk`, called `name` in messages. Nothing is read yet.
     pub fn new(disk: Arc<dyn Disk>, name: &str) -> Self {
-        Self { disk, name: name.to_owned() }
+        Self {
+            disk,
+            name: name.to_owned(),
+        }
     }
 
     /// How the user calls it.
@@ -130,15 +141,34 @@ impl Store {
         if !self.state_numbers()?.is_empty() {
             return Ok(Presence::Store);
         }
-        let top = self.disk.list("").map_err(|error| StoreError::io("list", "the directory", error))?;
-        let ours = |name: &str| [LOCK, READERS, README, LOG].contains(&name) || Area::ALL.iter().any(|area| area.dir() == name);
+        let top = self
+            .disk
+            .list("")
+            .map_err(|error| StoreError::io("list", "the directory", error))?;
+        let ours = |name: &str| {
+            [LOCK, READERS, README, LOG].contains(&name)
+                || Area::ALL.iter().any(|area| area.dir() == name)
+        };
         if let Some(foreign) = top.iter().find(|name| !ours(name)) {
             return Ok(Presence::Foreign(foreign.clone()));
         }
-        for area in [Area::Objects, Area::Deltas, Area::Catalogs, Area::Manifests, Area::Versions] {
-            if let Some(orphan) = self.list(area)?.into_iter().find(|name| !name.starts_with(file::TEMPORARY)) {
+        for area in [
+            Area::Objects,
+            Area::Deltas,
+            Area::Catalogs,
+            Area::Manifests,
+            Area::Versions,
+        ] {
+            if let Some(orphan) = self
+                .list(area)?
+                .into_iter()
+                .find(|name| !name.starts_with(file::TEMPORARY))
+            {
                 let detail = "there are data but no state; restore the state directory from a copy";
-                return Err(StoreError::damaged(format!("{}/{orphan}", area.dir()), detail));
+                return Err(StoreError::damaged(
+                    format!("{}/{orphan}", area.dir()),
+                    detail,
+                ));
             }
         }
         Ok(Presence::Empty)
@@ -147,7 +177,9 @@ impl Store {
     /// Makes the files that a store needs before its first state. Can be repeated. The caller holds the writers' lock.
     pub fn create(&self) -> Result<(), StoreError> {
         for area in Area::ALL {
-            self.disk.create_dir(area.dir()).map_err(|error| StoreError::io("create", area.dir(), error))?;
+            self.disk
+                .create_dir(area.dir())
+                .map_err(|error| StoreError::io("create", area.dir(), error))?;
         }
         self.create_empty(READERS)?;
         self.create_once(README, readme::TEXT.as_bytes())?;
@@ -155,11 +187,18 @@ impl Store {
     }
 
     fn create_empty(&self, path: &str) -> Result<(), StoreError> {
-        self.disk.create(path, true).map(|_| ()).map_err(|error| StoreError::io("create", path, error))
+        self.disk
+            .create(path, true)
+            .map(|_| ())
+            .map_err(|error| StoreError::io("create", path, error))
     }
 
     fn create_once(&self, path: &str, content: &[u8]) -> Result<(), StoreError> {
-        if self.disk.open(path).is_ok_and(|file| file.len() == content.len() as u64) {
+        if self
+            .disk
+            .open(path)
+            .is_ok_and(|file| file.len() == content.len() as u64)
+        {
             return Ok(());
         }
         let temporary = format!("state/{}{path}", file::TEMPORARY);
@@ -185,27 +224,45 @@ impl Store {
     }
 
     fn lock(&self, path: &str, exclusive: bool, wait: bool) -> Result<Guard, StoreError> {
-        let guard = self.disk.lock(path, exclusive, wait).map_err(|error| StoreError::io("lock", path, error))?;
-        if guard.is_none() { Err(StoreError::Locked(self.name.clone())) } else { Ok(guard) }
+        let guard = self
+            .disk
+            .lock(path, exclusive, wait)
+            .map_err(|error| StoreError::io("lock", path, error))?;
+        if guard.is_none() {
+            Err(StoreError::Locked(self.name.clone()))
+        } else {
+            Ok(guard)
+        }
     }
 
     /// The current state: the one with the highest number. A damaged one is never passed over.
     pub fn current(&self) -> Result<State, StoreError> {
         let newest = self.state_numbers()?.last().copied();
-        let number = newest.ok_or_else(|| StoreError::damaged(Area::State.dir(), "there is no state; is this a store?"))?;
+        let number = newest.ok_or_else(|| {
+            StoreError::damaged(Area::State.dir(), "there is no state; is this a store?")
+        })?;
         self.state(number)
     }
 
     /// The state with this number.
     pub fn state(&self, number: u64) -> Result<State, StoreError> {
         let path = state_path(number);
-        let state = state::decode(&self.read_all(&path)?).map_err(|error| StoreError::format(&path, &error))?;
-        if state.number == number { Ok(state) } else { Err(StoreError::damaged(path, "it is another state")) }
+        let state = state::decode(&self.read_all(&path)?)
+            .map_err(|error| StoreError::format(&path, &error))?;
+        if state.number == number {
+            Ok(state)
+        } else {
+            Err(StoreError::damaged(path, "it is another state"))
+        }
     }
 
     /// The numbers of the states there are, ascending.
     pub fn state_numbers(&self) -> Result<Vec<u64>, StoreError> {
-        let mut numbers: Vec<u64> = self.list(Area::State)?.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut numbers: Vec<u64> = self
+            .list(Area::State)?
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect();
         numbers.sort_unstable();
         Ok(numbers)
     }
@@ -217,9 +274,14 @@ impl Store {
             let path = Area::Versions.path(file.name);
             let raw = self.read_all(&path)?;
             if Digest::of(&raw) != file.name {
-                return Err(StoreError::damaged(path, "its content is not what its name says"));
+                return Err(StoreError::damaged(
+                    path,
+                    "its content is not what its name says",
+                ));
             }
-            versions.extend(state::decode_versions(&raw).map_err(|error| StoreError::format(&path, &error))?);
+            versions.extend(
+                state::decode_versions(&raw).map_err(|error| StoreError::format(&path, &error))?,
+            );
         }
         versions.extend(state.versions.iter().cloned());
         Ok(versions)
@@ -228,7 +290,10 @@ impl Store {
     /// Adds a line to `log.txt`, which stays the user's: nothing depends on it.
     pub fn log(&self, now: Timestamp, text: &str) -> Result<(), StoreError> {
         let line = format!("{}: {text}\n", now.strftime("%Y-%m-%dT%H:%M:%S"));
-        let written = self.disk.create(LOG, true).and_then(|mut file| file.write(line.as_bytes()));
+        let written = self
+            .disk
+            .create(LOG, true)
+            .and_then(|mut file| file.write(line.as_bytes()));
         written.map_err(|error| StoreError::io("write", LOG, error))
     }
 
@@ -241,41 +306,72 @@ impl Store {
     pub fn save_scan_cache(&self, cache: &ScanCache) -> Result<(), StoreError> {
         let temporary = format!("{}/{}scan", Area::Cache.dir(), file::TEMPORARY);
         let save = || {
-            self.disk.create(&temporary, false)?.write(&scan::encode(cache))?;
+            self.disk
+                .create(&temporary, false)?
+                .write(&scan::encode(cache))?;
             self.disk.publish(&temporary, SCAN_CACHE, true)
         };
         save().map_err(|error| StoreError::io("write", SCAN_CACHE, error))
     }
 
     pub(crate) fn list(&self, area: Area) -> Result<Vec<String>, StoreError> {
-        self.disk.list(area.dir()).map_err(|error| StoreError::io("list", area.dir(), error))
+        self.disk
+            .list(area.dir())
+            .map_err(|error| StoreError::io("list", area.dir(), error))
     }
 
     pub(crate) fn sync_dir(&self, dir: &str) -> Result<(), StoreError> {
-        self.disk.sync_dir(dir).map_err(|error| StoreError::io("sync", if dir.is_empty() { "." } else { dir }, error))
+        self.disk
+            .sync_dir(dir)
+            .map_err(|error| StoreError::io("sync", if dir.is_empty() { "." } else { dir }, error))
     }
 
     pub(crate) fn remove(&self, path: &str) -> Result<(), StoreError> {
-        self.disk.remove(path).map_err(|error| StoreError::io("remove", path, error))
+        self.disk
+            .remove(path)
+            .map_err(|error| StoreError::io("remove", path, error))
     }
 
-    pub(crate) fn read_range(&self, path: &str, offset: u64, len: u32) -> Result<Vec<u8>, StoreError> {
-        let file = self.disk.open(path).map_err(|error| StoreError::io("open", path, error))?;
-        if offset.checked_add(len.into()).is_none_or(|end| end > file.len()) {
-            return Err(StoreError::damaged(path, format!("it has {} bytes, {} are expected", file.len(), offset + u64::from(len))));
+    pub(crate) fn read_range(
+        &self,
+        path: &str,
+        offset: u64,
+        len: u32,
+    ) -> Result<Vec<u8>, StoreError> {
+        let file = self
+            .disk
+            .open(path)
+            .map_err(|error| StoreError::io("open", path, error))?;
+        if offset
+            .checked_add(len.into())
+            .is_none_or(|end| end > file.len())
+        {
+            return Err(StoreError::damaged(
+                path,
+                format!(
+                    "it has {} bytes, {} are expected",
+                    file.len(),
+                    offset + u64::from(len)
+                ),
+            ));
         }
         let mut bytes = vec![0; len as usize];
-        file.read_at(offset, &mut bytes).map_err(|error| StoreError::io("read", path, error))?;
+        file.read_at(offset, &mut bytes)
+            .map_err(|error| StoreError::io("read", path, error))?;
         Ok(bytes)
     }
 
     fn read_all(&self, path: &str) -> Result<Vec<u8>, StoreError> {
-        let file = self.disk.open(path).map_err(|error| StoreError::io("open", path, error))?;
+        let file = self
+            .disk
+            .open(path)
+            .map_err(|error| StoreError::io("open", path, error))?;
         if file.len() > TEXT_MAX_BYTES {
             return Err(StoreError::damaged(path, "it is far too large"));
         }
         let mut bytes = vec![0; usize::try_from(file.len()).expect("bounded above")];
-        file.read_at(0, &mut bytes).map_err(|error| StoreError::io("read", path, error))?;
+        file.read_at(0, &mut bytes)
+            .map_err(|error| StoreError::io("read", path, error))?;
         Ok(bytes)
     }
 }

@@ -76,33 +76,64 @@ impl Packer {
     /// Starts the thread. Nothing is written before the first frame is full.
     pub fn start(store: &Store, knobs: Knobs) -> Self {
         let (queue, frames) = sync_channel(QUEUE_FRAMES);
-        let writer = ObjectWriter { store: store.clone(), knobs, file: None, begun: 0, in_object: Vec::new(), done: Vec::new(), bytes: 0 };
+        let writer = ObjectWriter {
+            store: store.clone(),
+            knobs,
+            file: None,
+            begun: 0,
+            in_object: Vec::new(),
+            done: Vec::new(),
+            bytes: 0,
+        };
         let thread = std::thread::spawn(move || writer.run(&frames));
-        Self { lanes: [None, None], frame_bytes: knobs.frame_bytes, next_frame: 0, queue: Some(queue), thread: Some(thread) }
+        Self {
+            lanes: [None, None],
+            frame_bytes: knobs.frame_bytes,
+            next_frame: 0,
+            queue: Some(queue),
+            thread: Some(thread),
+        }
     }
 
     /// Packs bytes. `block` is digest and length of the block they begin with, for the staging record.
-    pub fn add(&mut self, lane: Lane, bytes: &[u8], block: Option<(Digest, u64)>) -> Result<Packed, StoreError> {
+    pub fn add(
+        &mut self,
+        lane: Lane,
+        bytes: &[u8],
+        block: Option<(Digest, u64)>,
+    ) -> Result<Packed, StoreError> {
         let index = lane as usize;
-        if self.lanes[index].as_ref().is_some_and(|open| open.bytes.len() + bytes.len() > self.frame_bytes) {
+        if self.lanes[index]
+            .as_ref()
+            .is_some_and(|open| open.bytes.len() + bytes.len() > self.frame_bytes)
+        {
             self.close(index)?;
         }
         let open = self.lanes[index].get_or_insert_with(|| {
             let number = self.next_frame;
             self.next_frame += 1;
-            OpenFrame { number, ..OpenFrame::default() }
+            OpenFrame {
+                number,
+                ..OpenFrame::default()
+            }
         });
         let size = |len: usize| u32::try_from(len).expect("frames are bounded");
-        let packed = Packed { frame: open.number, skip: size(open.bytes.len()) };
+        let packed = Packed {
+            frame: open.number,
+            skip: size(open.bytes.len()),
+        };
         open.bytes.extend_from_slice(bytes);
         if let Some((digest, len)) = block {
-            open.blocks.push((packed.skip, u32::try_from(len).expect("a block"), digest));
+            open.blocks
+                .push((packed.skip, u32::try_from(len).expect("a block"), digest));
         }
         Ok(packed)
     }
 
     fn close(&mut self, lane: usize) -> Result<(), StoreError> {
-        let Some(frame) = self.lanes[lane].take() else { return Ok(()) };
+        let Some(frame) = self.lanes[lane].take() else {
+            return Ok(());
+        };
         let queue = self.queue.as_ref().expect("present until the end");
         match queue.send(frame) {
             Ok(()) => Ok(()),
@@ -114,7 +145,9 @@ impl Packer {
     fn join(&mut self) -> Result<Written, StoreError> {
         self.queue = None;
         let thread = self.thread.take().expect("joined once");
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Writes what is left and ends the thread.
@@ -142,30 +175,50 @@ impl ObjectWriter {
             let mut batch = vec![first];
             batch.extend(frames.try_iter().take(rayon::current_num_threads() - 1));
             let knobs = self.knobs;
-            let encoded: Result<Vec<Encoded>, StoreError> = batch.into_par_iter().map(|frame| encode(frame, knobs)).collect();
+            let encoded: Result<Vec<Encoded>, StoreError> = batch
+                .into_par_iter()
+                .map(|frame| encode(frame, knobs))
+                .collect();
             for frame in encoded? {
                 self.write(frame)?;
             }
         }
         self.close(false)?;
         self.done.sort_unstable_by_key(|(number, _)| *number);
-        Ok(Written { frames: self.done.into_iter().map(|(_, frame)| frame).collect(), bytes: self.bytes })
+        Ok(Written {
+            frames: self.done.into_iter().map(|(_, frame)| frame).collect(),
+            bytes: self.bytes,
+        })
     }
 
     fn write(&mut self, frame: Encoded) -> Result<(), StoreError> {
-        if self.file.as_ref().is_some_and(|file| file.len() >= self.knobs.object_bytes) {
+        if self
+            .file
+            .as_ref()
+            .is_some_and(|file| file.len() >= self.knobs.object_bytes)
+        {
             self.close(true)?;
         }
         let file = match &mut self.file {
             Some(file) => file,
             None => {
                 self.begun += 1;
-                self.file.insert(NewFile::create(self.store.disk(), Area::Objects, self.begun)?)
+                self.file.insert(NewFile::create(
+                    self.store.disk(),
+                    Area::Objects,
+                    self.begun,
+                )?)
             }
         };
         let stored_bytes = u32::try_from(frame.stored.len()).expect("frames are bounded");
         let placeholder = frame.digest;
-        let place = FrameRef { object: placeholder, offset: file.len(), stored_bytes, raw_bytes: frame.raw_bytes, digest: frame.digest };
+        let place = FrameRef {
+            object: placeholder,
+            offset: file.len(),
+            stored_bytes,
+            raw_bytes: frame.raw_bytes,
+            digest: frame.digest,
+        };
         file.write(&frame.stored)?;
         self.in_object.push((frame.number, place, frame.blocks));
         Ok(())
@@ -174,7 +227,9 @@ impl ObjectWriter {
     /// Publishes the open object; with `record` the staging record names its blocks, for the case that the run dies
     /// before it commits.
     fn close(&mut self, record: bool) -> Result<(), StoreError> {
-        let Some(file) = self.file.take() else { return Ok(()) };
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
         self.bytes += file.len();
         let object = file.finish()?;
         let mut recorded: Vec<FrameBlocks> = Vec::new();
@@ -183,7 +238,11 @@ impl ObjectWriter {
             self.done.push((number, frame));
             recorded.push((frame, blocks));
         }
-        if record { staging::record(&self.store, object, &recorded) } else { Ok(()) }
+        if record {
+            staging::record(&self.store, object, &recorded)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -194,7 +253,17 @@ fn encode(frame: OpenFrame, knobs: Knobs) -> Result<Encoded, StoreError> {
     (knobs.tamper)(Product::Frame, &mut stored);
     match codec::decode(&stored, raw_bytes, "a new frame") {
         Ok(decoded) if decoded == frame.bytes => {}
-        _ => return Err(StoreError::Proof("a compressed frame does not decode to its content".into())),
+        _ => {
+            return Err(StoreError::Proof(
+                "a compressed frame does not decode to its content".into(),
+            ));
+        }
     }
-    Ok(Encoded { number: frame.number, stored, raw_bytes, digest: Digest::of(&frame.bytes), blocks: frame.blocks })
+    Ok(Encoded {
+        number: frame.number,
+        stored,
+        raw_bytes,
+        digest: Digest::of(&frame.bytes),
+        blocks: frame.blocks,
+    })
 }

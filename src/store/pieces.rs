@@ -54,7 +54,10 @@ impl Pieces {
 
     /// Adds the pieces of another list.
     pub fn append(&mut self, other: &Self) {
-        other.pieces.iter().for_each(|piece| self.push(piece.origin, piece.len));
+        other
+            .pieces
+            .iter()
+            .for_each(|piece| self.push(piece.origin, piece.len));
     }
 
     /// The length of the stream so far.
@@ -69,7 +72,12 @@ impl Pieces {
 
     /// Whether the new stream is the old one, byte for byte.
     pub fn is_all_of(&self, old_bytes: u64) -> bool {
-        self.pieces == [Piece { start: 0, len: old_bytes, origin: Origin::Old(0) }]
+        self.pieces
+            == [Piece {
+                start: 0,
+                len: old_bytes,
+                origin: Origin::Old(0),
+            }]
     }
 
     /// Whether they are neighbouring bytes of the old stream from `offset` on.
@@ -83,7 +91,13 @@ impl Pieces {
     }
 
     /// Writes the manifest: old slices are kept, new frames get their places.
-    pub fn write_manifest(&self, mut writer: ManifestWriter, old: Option<&ManifestReader>, new: &[FrameRef], staged: &[FrameRef]) -> Result<WrittenTree, StoreError> {
+    pub fn write_manifest(
+        &self,
+        mut writer: ManifestWriter,
+        old: Option<&ManifestReader>,
+        new: &[FrameRef],
+        staged: &[FrameRef],
+    ) -> Result<WrittenTree, StoreError> {
         for piece in &self.pieces {
             let (frame, skip) = match piece.origin {
                 Origin::Old(offset) => {
@@ -94,14 +108,19 @@ impl Pieces {
                 Origin::New(frame, skip) => (new[frame as usize], skip),
                 Origin::Staged(frame, skip) => (staged[frame as usize], skip),
             };
-            let take = u32::try_from(piece.len).expect("a piece of a frame is smaller than the frame");
+            let take =
+                u32::try_from(piece.len).expect("a piece of a frame is smaller than the frame");
             writer.add(Slice { frame, skip, take })?;
         }
         writer.finish()
     }
 }
 
-fn add_old(old: &ManifestReader, range: Range<u64>, writer: &mut ManifestWriter) -> Result<(), StoreError> {
+fn add_old(
+    old: &ManifestReader,
+    range: Range<u64>,
+    writer: &mut ManifestWriter,
+) -> Result<(), StoreError> {
     let mut slices = Vec::new();
     old.slices(range, &mut |slice| slices.push(slice))?;
     slices.into_iter().try_for_each(|slice| writer.add(slice))
@@ -111,7 +130,8 @@ fn continues(last: &Piece, origin: Origin) -> bool {
     let end = |skip: u32| u64::from(skip) + last.len;
     match (last.origin, origin) {
         (Origin::Old(at), Origin::Old(next)) => at + last.len == next,
-        (Origin::New(frame, skip), Origin::New(next, at)) | (Origin::Staged(frame, skip), Origin::Staged(next, at)) => {
+        (Origin::New(frame, skip), Origin::New(next, at))
+        | (Origin::Staged(frame, skip), Origin::Staged(next, at)) => {
             frame == next && end(skip) == u64::from(at)
         }
         _ => false,

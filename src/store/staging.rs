@@ -25,7 +25,10 @@ pub fn record(store: &Store, object: Digest, frames: &[FrameBlocks]) -> Result<(
     let path = Area::Staging.path(object);
     let temporary = format!("{}/{TEMPORARY}record", Area::Staging.dir());
     let write = || {
-        store.disk().create(&temporary, false)?.write(&staging::encode(object, frames))?;
+        store
+            .disk()
+            .create(&temporary, false)?
+            .write(&staging::encode(object, frames))?;
         store.disk().publish(&temporary, &path, true)
     };
     write().map_err(|error| StoreError::io("write", path, error))
@@ -36,9 +39,15 @@ pub fn record(store: &Store, object: Digest, frames: &[FrameBlocks]) -> Result<(
 pub fn take_over(store: &Store) -> Result<Staged, StoreError> {
     let mut staged = Staged::default();
     for name in store.list(Area::Staging)? {
-        let Ok(object) = name.parse::<Digest>() else { continue };
-        let Ok(raw) = store.read_all(&Area::Staging.path(object)) else { continue };
-        let Ok(blocks) = staging::decode(&raw, object) else { continue };
+        let Ok(object) = name.parse::<Digest>() else {
+            continue;
+        };
+        let Ok(raw) = store.read_all(&Area::Staging.path(object)) else {
+            continue;
+        };
+        let Ok(blocks) = staging::decode(&raw, object) else {
+            continue;
+        };
         if !is_sound(store, object) {
             continue;
         }
@@ -47,7 +56,9 @@ pub fn take_over(store: &Store) -> Result<Staged, StoreError> {
                 staged.frames.push(block.slice.frame);
             }
             let frame = u32::try_from(staged.frames.len() - 1).expect("fewer frames than 2^32");
-            staged.blocks.insert(block.digest, (frame, block.slice.skip, block.slice.take));
+            staged
+                .blocks
+                .insert(block.digest, (frame, block.slice.skip, block.slice.take));
         }
     }
     Ok(staged)
@@ -55,12 +66,15 @@ pub fn take_over(store: &Store) -> Result<Staged, StoreError> {
 
 fn is_sound(store: &Store, object: Digest) -> bool {
     let path = Area::Objects.path(object);
-    let Ok(file) = store.disk().open(&path) else { return false };
+    let Ok(file) = store.disk().open(&path) else {
+        return false;
+    };
     let mut digest = DigestWriter::default();
     let mut buffer = vec![0; READ_BYTES as usize];
     let mut at = 0;
     while at < file.len() {
-        let part = usize::try_from((file.len() - at).min(READ_BYTES.into())).expect("at most the buffer");
+        let part =
+            usize::try_from((file.len() - at).min(READ_BYTES.into())).expect("at most the buffer");
         if file.read_at(at, &mut buffer[..part]).is_err() {
             return false;
         }

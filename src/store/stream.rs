@@ -46,8 +46,14 @@ pub struct VersionStream {
 
 /// A part of a window after folding.
 enum Fold {
-    Literal { script: Arc<Script>, range: Range<u64> },
-    Copy { offset: u64, len: u64 },
+    Literal {
+        script: Arc<Script>,
+        range: Range<u64>,
+    },
+    Copy {
+        offset: u64,
+        len: u64,
+    },
 }
 
 /// Bytes of a frame that go to a place of the window.
@@ -64,11 +70,19 @@ impl VersionStream {
         let mut deltas = Vec::new();
         for version in &versions[index..] {
             if let Some(whole) = &version.whole {
-                return Ok(Self::new(store, deltas, &whole.manifest, versions[index].stream_bytes));
+                return Ok(Self::new(
+                    store,
+                    deltas,
+                    &whole.manifest,
+                    versions[index].stream_bytes,
+                ));
             }
             deltas.push(DeltaReader::open(store, &version.delta)?);
         }
-        Err(StoreError::damaged(Area::State.dir(), "the newest version is not whole"))
+        Err(StoreError::damaged(
+            Area::State.dir(),
+            "the newest version is not whole",
+        ))
     }
 
     /// The stream that a manifest describes.
@@ -85,7 +99,14 @@ impl VersionStream {
     fn new(store: &Store, deltas: Vec<DeltaReader>, manifest: &PageRef, len: u64) -> Self {
         let frames = FrameCache::with_weighter(64, KEPT_BYTES, ByLength);
         let manifest = ManifestReader::open(store, manifest);
-        Self { store: store.clone(), deltas, manifest, scripts: script_cache(), frames, len }
+        Self {
+            store: store.clone(),
+            deltas,
+            manifest,
+            scripts: script_cache(),
+            frames,
+            len,
+        }
     }
 
     /// Its length in bytes.
@@ -105,7 +126,10 @@ impl VersionStream {
 
     /// The bytes of `range`, which lies within the stream and fits in memory.
     pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        let mut folds = vec![Fold::Copy { offset: range.start, len: range.end - range.start }];
+        let mut folds = vec![Fold::Copy {
+            offset: range.start,
+            len: range.end - range.start,
+        }];
         for delta in &self.deltas {
             folds = self.fold(folds, delta)?;
         }
@@ -114,23 +138,36 @@ impl VersionStream {
         let mut fetches = Vec::new();
         for fold in folds {
             match fold {
-                Fold::Literal { script, range } => script.slice(range).for_each(|piece| match piece {
-                    Piece::Literal(bytes) => window.extend_from_slice(bytes),
-                    Piece::Copy { .. } => unreachable!("copies were folded"),
-                }),
+                Fold::Literal { script, range } => {
+                    script.slice(range).for_each(|piece| match piece {
+                        Piece::Literal(bytes) => window.extend_from_slice(bytes),
+                        Piece::Copy { .. } => unreachable!("copies were folded"),
+                    })
+                }
                 Fold::Copy { offset, len } => {
                     let mut at = window.len();
                     self.manifest.slices(offset..offset + len, &mut |slice| {
                         let (skip, take) = (slice.skip as usize, slice.take as usize);
-                        fetches.push(Fetch { frame: slice.frame, skip, take, at });
+                        fetches.push(Fetch {
+                            frame: slice.frame,
+                            skip,
+                            take,
+                            at,
+                        });
                         at += take;
                     })?;
-                    window.resize(window.len() + usize::try_from(len).expect("windows fit in memory"), 0);
+                    window.resize(
+                        window.len() + usize::try_from(len).expect("windows fit in memory"),
+                        0,
+                    );
                 }
             }
         }
         if window.len() != size {
-            return Err(StoreError::damaged(Area::Deltas.dir(), "the deltas do not produce the whole stream"));
+            return Err(StoreError::damaged(
+                Area::Deltas.dir(),
+                "the deltas do not produce the whole stream",
+            ));
         }
         self.fetch(fetches, &mut window)?;
         Ok(window)
@@ -150,7 +187,10 @@ impl VersionStream {
                     let end = at + piece.output_bytes();
                     folded.push(match piece {
                         Piece::Copy { offset, len } => Fold::Copy { offset, len },
-                        Piece::Literal(_) => Fold::Literal { script: Arc::clone(script), range: at..end },
+                        Piece::Literal(_) => Fold::Literal {
+                            script: Arc::clone(script),
+                            range: at..end,
+                        },
                     });
                     at = end;
                 }
@@ -178,10 +218,12 @@ impl VersionStream {
                 bytes <= DECODED_BYTES
             });
             let (batch, later) = rest.split_at(fits.count().max(1));
-            let decoded: Result<Vec<_>, StoreError> = batch.par_iter().map(|frame| self.frame(frame)).collect();
+            let decoded: Result<Vec<_>, StoreError> =
+                batch.par_iter().map(|frame| self.frame(frame)).collect();
             for (frame, bytes) in batch.iter().zip(decoded?) {
                 for fetch in &by_frame[frame] {
-                    window[fetch.at..fetch.at + fetch.take].copy_from_slice(&bytes[fetch.skip..fetch.skip + fetch.take]);
+                    window[fetch.at..fetch.at + fetch.take]
+                        .copy_from_slice(&bytes[fetch.skip..fetch.skip + fetch.take]);
                 }
             }
             rest = later;
@@ -194,7 +236,9 @@ impl VersionStream {
             return Ok(bytes);
         }
         let path = Area::Objects.path(frame.object);
-        let stored = self.store.read_range(&path, frame.offset, frame.stored_bytes)?;
+        let stored = self
+            .store
+            .read_range(&path, frame.offset, frame.stored_bytes)?;
         let bytes = Arc::new(codec::decode(&stored, frame.raw_bytes, &path)?);
         self.frames.insert(*frame, Arc::clone(&bytes));
         Ok(bytes)

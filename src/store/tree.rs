@@ -47,13 +47,38 @@ impl TreeWriter {
                 known.insert(page.digest, page.clone());
             })?;
         }
-        Ok(Self { store: store.clone(), area, known, file: None, levels: vec![Vec::new()] })
+        Ok(Self {
+            store: store.clone(),
+            area,
+            known,
+            file: None,
+            levels: vec![Vec::new()],
+        })
     }
 
     /// Adds a leaf.
-    pub fn leaf(&mut self, raw: &[u8], items: u64, stream_bytes: u64, first: Vec<u8>) -> Result<(), StoreError> {
+    pub fn leaf(
+        &mut self,
+        raw: &[u8],
+        items: u64,
+        stream_bytes: u64,
+        first: Vec<u8>,
+    ) -> Result<(), StoreError> {
         let digest = Digest::of(raw);
-        let page = self.page(raw, PageRef { level: 0, pack: None, offset: 0, stored_bytes: 0, raw_bytes: 0, digest, items, stream_bytes, first })?;
+        let page = self.page(
+            raw,
+            PageRef {
+                level: 0,
+                pack: None,
+                offset: 0,
+                stored_bytes: 0,
+                raw_bytes: 0,
+                digest,
+                items,
+                stream_bytes,
+                first,
+            },
+        )?;
         self.add(page)
     }
 
@@ -65,10 +90,17 @@ impl TreeWriter {
         let stored = codec::encode(raw, PAGE_LEVEL);
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(NewFile::create(self.store.disk(), self.area, 0)?),
+            None => self
+                .file
+                .insert(NewFile::create(self.store.disk(), self.area, 0)?),
         };
         let size = |len: usize| u32::try_from(len).expect("pages are bounded");
-        let page = PageRef { offset: file.len(), stored_bytes: size(stored.len()), raw_bytes: size(raw.len()), ..page };
+        let page = PageRef {
+            offset: file.len(),
+            stored_bytes: size(stored.len()),
+            raw_bytes: size(raw.len()),
+            ..page
+        };
         file.write(&stored)?;
         self.known.insert(page.digest, page.clone());
         Ok(page)
@@ -81,7 +113,11 @@ impl TreeWriter {
         }
         let cut = page.digest.0[0] < INNER_CUT_BELOW;
         self.levels[level].push(page);
-        if cut || self.levels[level].len() >= INNER_MAX_CHILDREN { self.close(level) } else { Ok(()) }
+        if cut || self.levels[level].len() >= INNER_MAX_CHILDREN {
+            self.close(level)
+        } else {
+            Ok(())
+        }
     }
 
     /// Makes an inner page of the children that wait on a level.
@@ -117,7 +153,14 @@ impl TreeWriter {
         };
         let written_bytes = self.file.as_ref().map_or(0, NewFile::len);
         let pack = self.file.map(NewFile::finish).transpose()?;
-        Ok(WrittenTree { root: PageRef { pack: root.pack.or(pack), ..root }, pack, written_bytes })
+        Ok(WrittenTree {
+            root: PageRef {
+                pack: root.pack.or(pack),
+                ..root
+            },
+            pack,
+            written_bytes,
+        })
     }
 }
 
@@ -132,28 +175,49 @@ pub struct TreeReader {
 impl TreeReader {
     /// The tree with this root. Nothing is read yet.
     pub fn open(store: &Store, area: Area, root: &PageRef) -> Self {
-        Self { store: store.clone(), area, root: root.clone(), inner: Mutex::default() }
+        Self {
+            store: store.clone(),
+            area,
+            root: root.clone(),
+            inner: Mutex::default(),
+        }
     }
 
     fn raw(&self, page: &PageRef) -> Result<(String, Digest, Vec<u8>), StoreError> {
-        let pack = page.pack.ok_or_else(|| StoreError::damaged(self.area.dir(), "a page has no pack"))?;
+        let pack = page
+            .pack
+            .ok_or_else(|| StoreError::damaged(self.area.dir(), "a page has no pack"))?;
         let path = self.area.path(pack);
-        let stored = self.store.read_range(&path, page.offset, page.stored_bytes)?;
+        let stored = self
+            .store
+            .read_range(&path, page.offset, page.stored_bytes)?;
         let raw = codec::decode(&stored, page.raw_bytes, &path)?;
         Ok((path, pack, raw))
     }
 
     fn children(&self, page: &PageRef) -> Result<Arc<Vec<PageRef>>, StoreError> {
-        if let Some(children) = self.inner.lock().expect("no thread panics with it").get(&page.digest) {
+        if let Some(children) = self
+            .inner
+            .lock()
+            .expect("no thread panics with it")
+            .get(&page.digest)
+        {
             return Ok(Arc::clone(children));
         }
         let (path, pack, raw) = self.raw(page)?;
-        let children = page::decode_inner(&raw, pack, page.level).map_err(|error| StoreError::format(&path, &error))?;
+        let children = page::decode_inner(&raw, pack, page.level)
+            .map_err(|error| StoreError::format(&path, &error))?;
         if page::inner_digest(page.level, &children) != page.digest {
-            return Err(StoreError::damaged(path, "a page is not the one that is expected"));
+            return Err(StoreError::damaged(
+                path,
+                "a page is not the one that is expected",
+            ));
         }
         let children = Arc::new(children);
-        self.inner.lock().expect("no thread panics with it").insert(page.digest, Arc::clone(&children));
+        self.inner
+            .lock()
+            .expect("no thread panics with it")
+            .insert(page.digest, Arc::clone(&children));
         Ok(children)
     }
 
@@ -163,7 +227,10 @@ impl TreeReader {
         if Digest::of(&raw) == page.digest {
             Ok((path, raw))
         } else {
-            Err(StoreError::damaged(path, "a page is not the one that is expected"))
+            Err(StoreError::damaged(
+                path,
+                "a page is not the one that is expected",
+            ))
         }
     }
 
@@ -203,7 +270,9 @@ impl TreeReader {
                 }
                 start += child.stream_bytes;
             }
-            page = next.ok_or_else(|| StoreError::damaged(self.area.dir(), format!("no page holds byte {offset}")))?;
+            page = next.ok_or_else(|| {
+                StoreError::damaged(self.area.dir(), format!("no page holds byte {offset}"))
+            })?;
         }
         Ok((page, start))
     }
@@ -222,7 +291,13 @@ impl CatalogWriter {
     /// Begins a catalog that shares pages with `like`.
     pub fn create(store: &Store, like: Option<&PageRef>) -> Result<Self, StoreError> {
         let tree = TreeWriter::create(store, Area::Catalogs, like)?;
-        Ok(Self { tree, raw: member::header(), first: Vec::new(), items: 0, stream_bytes: 0 })
+        Ok(Self {
+            tree,
+            raw: member::header(),
+            first: Vec::new(),
+            items: 0,
+            stream_bytes: 0,
+        })
     }
 
     /// Adds the next member in path order.
@@ -236,14 +311,23 @@ impl CatalogWriter {
             }
             self.raw.extend_from_slice(&record.bytes);
             self.items += 1;
-            self.stream_bytes += if record.is_member { member.stream_bytes() } else { 0 };
+            self.stream_bytes += if record.is_member {
+                member.stream_bytes()
+            } else {
+                0
+            };
         }
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
         let raw = std::mem::replace(&mut self.raw, member::header());
-        self.tree.leaf(&raw, self.items, self.stream_bytes, std::mem::take(&mut self.first))?;
+        self.tree.leaf(
+            &raw,
+            self.items,
+            self.stream_bytes,
+            std::mem::take(&mut self.first),
+        )?;
         (self.items, self.stream_bytes) = (0, 0);
         Ok(())
     }
@@ -278,7 +362,14 @@ impl CatalogReader {
     pub fn open(store: &Store, root: &PageRef) -> Result<Self, StoreError> {
         let tree = TreeReader::open(store, Area::Catalogs, root);
         let leaves = tree.leaves()?.into_iter();
-        Ok(Self { tree, leaves, records: Vec::new().into_iter(), path: String::new(), begun: None, offset: 0 })
+        Ok(Self {
+            tree,
+            leaves,
+            records: Vec::new().into_iter(),
+            path: String::new(),
+            begun: None,
+            offset: 0,
+        })
     }
 
     /// The next member, `None` at the end.
@@ -307,7 +398,9 @@ impl CatalogReader {
 
     /// Hands out the member whose records are complete, and begins `next`.
     fn complete(&mut self, next: Option<Member>) -> Result<Option<(u64, Member)>, StoreError> {
-        let Some(done) = std::mem::replace(&mut self.begun, next) else { return Ok(None) };
+        let Some(done) = std::mem::replace(&mut self.begun, next) else {
+            return Ok(None);
+        };
         let done = member::finish(done).map_err(|error| StoreError::format(&self.path, &error))?;
         let offset = self.offset;
         self.offset += done.stream_bytes();
@@ -315,7 +408,9 @@ impl CatalogReader {
     }
 
     fn next_leaf(&mut self) -> Result<bool, StoreError> {
-        let Some(leaf) = self.leaves.next() else { return Ok(false) };
+        let Some(leaf) = self.leaves.next() else {
+            return Ok(false);
+        };
         let (path, raw) = self.tree.leaf(&leaf)?;
         let records = member::decode(&raw).map_err(|error| StoreError::format(&path, &error))?;
         (self.path, self.records) = (path, records.into_iter());
@@ -342,7 +437,11 @@ const MANIFEST_MAX_SLICES: usize = 1024;
 impl ManifestWriter {
     /// Begins a manifest that shares pages with `like`.
     pub fn create(store: &Store, like: Option<&PageRef>) -> Result<Self, StoreError> {
-        Ok(Self { tree: TreeWriter::create(store, Area::Manifests, like)?, slices: Vec::new(), last: None })
+        Ok(Self {
+            tree: TreeWriter::create(store, Area::Manifests, like)?,
+            slices: Vec::new(),
+            last: None,
+        })
     }
 
     /// Adds the next slice; one that continues the last is joined to it.
@@ -363,14 +462,25 @@ impl ManifestWriter {
     fn push(&mut self, slice: Slice) -> Result<(), StoreError> {
         self.slices.push(slice);
         let mix = u64::from_le_bytes(slice.frame.digest.0[..8].try_into().expect("eight bytes"));
-        let mix = (mix ^ u64::from(slice.skip) << 32 ^ u64::from(slice.take)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        if mix.is_multiple_of(MANIFEST_CUT_ONE_IN) || self.slices.len() >= MANIFEST_MAX_SLICES { self.close() } else { Ok(()) }
+        let mix = (mix ^ u64::from(slice.skip) << 32 ^ u64::from(slice.take))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            >> 32;
+        if mix.is_multiple_of(MANIFEST_CUT_ONE_IN) || self.slices.len() >= MANIFEST_MAX_SLICES {
+            self.close()
+        } else {
+            Ok(())
+        }
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
         let slices = std::mem::take(&mut self.slices);
         let bytes = slices.iter().map(|slice| u64::from(slice.take)).sum();
-        self.tree.leaf(&manifest::encode(&slices), slices.len() as u64, bytes, Vec::new())
+        self.tree.leaf(
+            &manifest::encode(&slices),
+            slices.len() as u64,
+            bytes,
+            Vec::new(),
+        )
     }
 
     /// Completes the manifest.
@@ -398,7 +508,10 @@ impl ManifestReader {
     /// The manifest with this root.
     pub fn open(store: &Store, root: &PageRef) -> Self {
         let tree = TreeReader::open(store, Area::Manifests, root);
-        Self { tree, leaves: quick_cache::sync::Cache::new(CACHED_LEAVES) }
+        Self {
+            tree,
+            leaves: quick_cache::sync::Cache::new(CACHED_LEAVES),
+        }
     }
 
     /// The length of the stream.
@@ -407,21 +520,33 @@ impl ManifestReader {
     }
 
     /// Calls `see` with the slices that make `range` of the stream, cut at its ends.
-    pub fn slices(&self, range: std::ops::Range<u64>, see: &mut impl FnMut(Slice)) -> Result<(), StoreError> {
+    pub fn slices(
+        &self,
+        range: std::ops::Range<u64>,
+        see: &mut impl FnMut(Slice),
+    ) -> Result<(), StoreError> {
         let mut at = range.start;
         while at < range.end {
             let (page, start) = self.tree.leaf_at(at)?;
             let leaf = self.leaf(&page)?;
             let within = at - start;
-            let first = leaf.partition_point(|(begin, _)| *begin <= within).saturating_sub(1);
+            let first = leaf
+                .partition_point(|(begin, _)| *begin <= within)
+                .saturating_sub(1);
             for (begin, slice) in &leaf[first..] {
                 let slice_start = start + begin;
                 if slice_start >= range.end {
                     break;
                 }
-                let from = u32::try_from(at.saturating_sub(slice_start)).expect("slices are bounded");
-                let to = u32::try_from((range.end - slice_start).min(slice.take.into())).expect("slices are bounded");
-                see(Slice { frame: slice.frame, skip: slice.skip + from, take: to - from });
+                let from =
+                    u32::try_from(at.saturating_sub(slice_start)).expect("slices are bounded");
+                let to = u32::try_from((range.end - slice_start).min(slice.take.into()))
+                    .expect("slices are bounded");
+                see(Slice {
+                    frame: slice.frame,
+                    skip: slice.skip + from,
+                    take: to - from,
+                });
                 at = slice_start + u64::from(to);
             }
         }
@@ -431,7 +556,8 @@ impl ManifestReader {
     fn leaf(&self, page: &PageRef) -> Result<Arc<Vec<(u64, Slice)>>, StoreError> {
         self.leaves.get_or_insert_with(&page.digest, || {
             let (path, raw) = self.tree.leaf(page)?;
-            let slices = manifest::decode(&raw).map_err(|error| StoreError::format(&path, &error))?;
+            let slices =
+                manifest::decode(&raw).map_err(|error| StoreError::format(&path, &error))?;
             let mut end = 0;
             let begins = slices.into_iter().map(|slice| {
                 let begin = end;
@@ -439,7 +565,11 @@ impl ManifestReader {
                 (begin, slice)
             });
             let leaf = begins.collect::<Vec<_>>();
-            if end == page.stream_bytes { Ok(Arc::new(leaf)) } else { Err(StoreError::damaged(path, "a page has the wrong length")) }
+            if end == page.stream_bytes {
+                Ok(Arc::new(leaf))
+            } else {
+                Err(StoreError::damaged(path, "a page has the wrong length"))
+            }
         })
     }
 

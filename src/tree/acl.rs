@@ -35,16 +35,38 @@ fn entry_text(entry: &[u8]) -> Option<String> {
         _ => return None,
     };
     let id = if named { id.to_string() } else { String::new() };
-    Some(format!("{name}:{id}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x')))
+    Some(format!(
+        "{name}:{id}:{}{}{}",
+        bit(4, 'r'),
+        bit(2, 'w'),
+        bit(1, 'x')
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn a10_lists_become_numeric_text() {
-        let entry = |tag: u16, perm: u16, id: u32| [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat();
-        let list = [2_u32.to_le_bytes().to_vec(), entry(1, 6, u32::MAX), entry(2, 4, 1000), entry(4, 0, u32::MAX), entry(16, 5, 0), entry(32, 7, 0)];
-        assert_eq!(super::to_text(&list.concat()).unwrap(), "user::rw-,user:1000:r--,group::---,mask::r-x,other::rwx");
+        let entry = |tag: u16, perm: u16, id: u32| {
+            [
+                &tag.to_le_bytes()[..],
+                &perm.to_le_bytes(),
+                &id.to_le_bytes(),
+            ]
+            .concat()
+        };
+        let list = [
+            2_u32.to_le_bytes().to_vec(),
+            entry(1, 6, u32::MAX),
+            entry(2, 4, 1000),
+            entry(4, 0, u32::MAX),
+            entry(16, 5, 0),
+            entry(32, 7, 0),
+        ];
+        assert_eq!(
+            super::to_text(&list.concat()).unwrap(),
+            "user::rw-,user:1000:r--,group::---,mask::r-x,other::rwx"
+        );
         assert_eq!(super::to_text(&[1, 0, 0, 0]), None);
         assert_eq!(super::to_text(&list.concat()[..9]), None);
     }

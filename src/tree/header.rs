@@ -29,7 +29,16 @@ pub fn header(member: &Member) -> Vec<u8> {
     let mut out = Vec::new();
     if !records.is_empty() {
         let pax_name = [b"./PaxHeaders/", base(&name)].concat();
-        let block = ustar(&pax_name, b"", EntryType::XHeader, &Fields { mode: 0o644, size: records.len() as u64, ..Fields::default() });
+        let block = ustar(
+            &pax_name,
+            b"",
+            EntryType::XHeader,
+            &Fields {
+                mode: 0o644,
+                size: records.len() as u64,
+                ..Fields::default()
+            },
+        );
         out.extend_from_slice(block.as_bytes());
         out.extend_from_slice(&records);
         out.resize(out.len().next_multiple_of(RECORD), 0);
@@ -41,12 +50,19 @@ pub fn header(member: &Member) -> Vec<u8> {
         uid: in_range(member.uid.into(), ID_MAX),
         gid: in_range(member.gid.into(), ID_MAX),
         size: in_range(member.body_bytes(), SIZE_MAX),
-        mtime: u64::try_from(seconds).ok().filter(|s| *s <= SIZE_MAX).unwrap_or(0),
+        mtime: u64::try_from(seconds)
+            .ok()
+            .filter(|s| *s <= SIZE_MAX)
+            .unwrap_or(0),
         user: &member.user,
         group: &member.group,
         device: member.device,
     };
-    let short = if member.content.is_sparse() { [b"./GNUSparseFile.0/", base(&name)].concat() } else { name };
+    let short = if member.content.is_sparse() {
+        [b"./GNUSparseFile.0/", base(&name)].concat()
+    } else {
+        name
+    };
     out.extend_from_slice(ustar(&short, &link, entry_type(member.kind), &fields).as_bytes());
     out
 }
@@ -74,8 +90,14 @@ fn ustar(name: &[u8], link: &[u8], kind: EntryType, fields: &Fields<'_>) -> Head
     let block = header.as_ustar_mut().expect("made as ustar");
     copy_cut(name, &mut block.name);
     copy_cut(link, &mut block.linkname);
-    copy_cut(&fields.user[..fields.user.len().min(OWNER_BYTES)], &mut block.uname);
-    copy_cut(&fields.group[..fields.group.len().min(OWNER_BYTES)], &mut block.gname);
+    copy_cut(
+        &fields.user[..fields.user.len().min(OWNER_BYTES)],
+        &mut block.uname,
+    );
+    copy_cut(
+        &fields.group[..fields.group.len().min(OWNER_BYTES)],
+        &mut block.gname,
+    );
     if matches!(kind, EntryType::Char | EntryType::Block) {
         block.set_device_major(fields.device.0);
         block.set_device_minor(fields.device.1);
@@ -103,7 +125,11 @@ fn entry_type(kind: Kind) -> EntryType {
 
 /// `./a/b`, with a slash behind a directory.
 fn archive_name(member: &Member) -> Vec<u8> {
-    let slash: &[u8] = if member.kind == Kind::Directory && !member.path.is_empty() { b"/" } else { b"" };
+    let slash: &[u8] = if member.kind == Kind::Directory && !member.path.is_empty() {
+        b"/"
+    } else {
+        b""
+    };
     [b"./", &member.path[..], slash].concat()
 }
 
@@ -131,7 +157,10 @@ fn pax_records(member: &Member, name: &[u8], link: &[u8]) -> Vec<u8> {
         add(b"GNU.sparse.major", b"1");
         add(b"GNU.sparse.minor", b"0");
         add(b"GNU.sparse.name", name);
-        add(b"GNU.sparse.realsize", member.content.size.to_string().as_bytes());
+        add(
+            b"GNU.sparse.realsize",
+            member.content.size.to_string().as_bytes(),
+        );
     } else if name.len() > NAME_BYTES || !name.is_ascii() {
         add(b"path", name);
     }
@@ -181,7 +210,11 @@ fn pax_mtime((seconds, nanoseconds): (i64, u32)) -> Option<String> {
     let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     let (sign, magnitude) = (if total < 0 { "-" } else { "" }, total.unsigned_abs());
     let (whole, fraction) = (magnitude / 1_000_000_000, magnitude % 1_000_000_000);
-    let text = if fraction == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction:09}") };
+    let text = if fraction == 0 {
+        format!("{sign}{whole}")
+    } else {
+        format!("{sign}{whole}.{fraction:09}")
+    };
     Some(text)
 }
 
@@ -242,7 +275,10 @@ mod tests {
         for len in 0..2000 {
             let record = pax_record(b"k", &vec![b'x'; len]);
             let text = String::from_utf8(record.clone()).unwrap();
-            assert_eq!(text.split(' ').next().unwrap().parse::<usize>().unwrap(), record.len());
+            assert_eq!(
+                text.split(' ').next().unwrap().parse::<usize>().unwrap(),
+                record.len()
+            );
         }
     }
 

@@ -23,12 +23,22 @@ pub struct Owners {
 
 impl Owners {
     fn user(&mut self, uid: u32) -> Vec<u8> {
-        let look_up = || User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(Vec::new, |user| user.name.into_bytes());
+        let look_up = || {
+            User::from_uid(Uid::from_raw(uid))
+                .ok()
+                .flatten()
+                .map_or_else(Vec::new, |user| user.name.into_bytes())
+        };
         self.users.entry(uid).or_insert_with(look_up).clone()
     }
 
     fn group(&mut self, gid: u32) -> Vec<u8> {
-        let look_up = || Group::from_gid(Gid::from_raw(gid)).ok().flatten().map_or_else(Vec::new, |group| group.name.into_bytes());
+        let look_up = || {
+            Group::from_gid(Gid::from_raw(gid))
+                .ok()
+                .flatten()
+                .map_or_else(Vec::new, |group| group.name.into_bytes())
+        };
         self.groups.entry(gid).or_insert_with(look_up).clone()
     }
 }
@@ -48,7 +58,11 @@ pub fn kind(stat: &Stat) -> Option<Kind> {
 
 /// What the scan cache remembers of a file.
 pub fn stamp(stat: &Stat) -> Stamp {
-    Stamp { ctime: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)), inode: stat.st_ino, device: stat.st_dev }
+    Stamp {
+        ctime: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
+        inode: stat.st_ino,
+        device: stat.st_dev,
+    }
 }
 
 /// Modification time as members record it.
@@ -57,7 +71,11 @@ pub fn mtime(stat: &Stat) -> (i64, u32) {
 }
 
 fn nanoseconds<T: TryInto<u32>>(value: T) -> u32 {
-    value.try_into().ok().filter(|ns| *ns < 1_000_000_000).unwrap_or(0)
+    value
+        .try_into()
+        .ok()
+        .filter(|ns| *ns < 1_000_000_000)
+        .unwrap_or(0)
 }
 
 /// A member without content: all that its header needs.
@@ -73,8 +91,16 @@ pub fn member(found: &Found, kind: Kind, owners: &mut Owners) -> io::Result<Memb
         user: owners.user(stat.st_uid),
         group: owners.group(stat.st_gid),
         mtime: mtime(stat),
-        link: if kind == Kind::Symlink { fs::readlinkat(&*found.dir, &found.name, Vec::new())?.into_bytes() } else { Vec::new() },
-        device: if is_device { (fs::major(stat.st_rdev), fs::minor(stat.st_rdev)) } else { (0, 0) },
+        link: if kind == Kind::Symlink {
+            fs::readlinkat(&*found.dir, &found.name, Vec::new())?.into_bytes()
+        } else {
+            Vec::new()
+        },
+        device: if is_device {
+            (fs::major(stat.st_rdev), fs::minor(stat.st_rdev))
+        } else {
+            (0, 0)
+        },
         xattrs: xattrs(found)?,
         content: Content::default(),
         header_bytes: 0,
@@ -85,7 +111,11 @@ pub fn member(found: &Found, kind: Kind, owners: &mut Owners) -> io::Result<Memb
 /// Extended attributes, sorted. Read through `/proc/self/fd`, because no system call reads them below a directory
 /// handle without opening the file, and a device or pipe must not be opened.
 fn xattrs(found: &Found) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let path = [format!("/proc/self/fd/{}/", found.dir.as_raw_fd()).as_bytes(), found.name.as_bytes()].concat();
+    let path = [
+        format!("/proc/self/fd/{}/", found.dir.as_raw_fd()).as_bytes(),
+        found.name.as_bytes(),
+    ]
+    .concat();
     let path = CString::new(path).expect("names have no NUL");
     let mut names = vec![0; 256];
     let len = loop {
@@ -94,12 +124,17 @@ fn xattrs(found: &Found) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
             Err(rustix::io::Errno::RANGE) => names.resize(names.len() * 4, 0),
             Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
             // Without /proc nothing can be said; the files themselves are still backed up.
-            Err(rustix::io::Errno::NOENT) if !std::path::Path::new("/proc/self/fd").exists() => return Ok(Vec::new()),
+            Err(rustix::io::Errno::NOENT) if !std::path::Path::new("/proc/self/fd").exists() => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(error.into()),
         }
     };
     let mut xattrs = Vec::new();
-    for name in names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..len]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         let c_name = CString::new(name).expect("split at NUL");
         let mut value = vec![0; 64 * 1024];
         match fs::lgetxattr(&path, &c_name, &mut value[..]) {
@@ -123,7 +158,8 @@ pub struct SourceFile {
 impl SourceFile {
     /// Opens what was found, if it still is what was found.
     pub fn open(found: &Found) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let open = |flags| fs::openat(&*found.dir, &found.name, flags, Mode::empty());
         // Only the owner may leave the access time alone.
         let file: OwnedFd = match open(flags | OFlags::NOATIME) {
@@ -135,7 +171,10 @@ impl SourceFile {
         if !same || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("it was replaced while we looked"));
         }
-        Ok(Self { file: File::from(file), stat })
+        Ok(Self {
+            file: File::from(file),
+            stat,
+        })
     }
 
     /// Its length when it was opened.
@@ -147,7 +186,10 @@ impl SourceFile {
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            match self
+                .file
+                .read_at(&mut buffer[filled..], offset + filled as u64)
+            {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -170,6 +212,8 @@ impl SourceFile {
     /// Whether it was written to since it was opened.
     pub fn was_changed(&self) -> io::Result<bool> {
         let now = fs::fstat(&self.file)?;
-        Ok(now.st_size != self.stat.st_size || mtime(&now) != mtime(&self.stat) || stamp(&now).ctime != stamp(&self.stat).ctime)
+        Ok(now.st_size != self.stat.st_size
+            || mtime(&now) != mtime(&self.stat)
+            || stamp(&now).ctime != stamp(&self.stat).ctime)
     }
 }

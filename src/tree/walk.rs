@@ -60,7 +60,11 @@ struct Level {
     names: vec::IntoIter<CString>,
 }
 
-const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+const DIR_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK);
 
 /// File systems without data of their own: their content is the kernel's. `statfs` types, from Linux `magic.h`.
 const PSEUDO: [u64; 18] = [
@@ -92,15 +96,31 @@ impl Walk {
         let mut builder = GitignoreBuilder::new("/");
         for pattern in &selection.exclude {
             let added = builder.add_line(None, pattern);
-            added.map_err(|error| Error::Refused(format!("EXCLUDE: cannot understand the pattern '{pattern}': {error}")))?;
+            added.map_err(|error| {
+                Error::Refused(format!(
+                    "EXCLUDE: cannot understand the pattern '{pattern}': {error}"
+                ))
+            })?;
         }
-        let exclude = builder.build().map_err(|error| Error::Refused(format!("EXCLUDE: {error}")))?;
+        let exclude = builder
+            .build()
+            .map_err(|error| Error::Refused(format!("EXCLUDE: {error}")))?;
         let first = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => root_directory(root)?,
             FileType::RegularFile => root_file(root)?,
-            _ => return Err(Error::Refused(format!("{} is neither a directory nor a regular file", root.display()))),
+            _ => {
+                return Err(Error::Refused(format!(
+                    "{} is neither a directory nor a regular file",
+                    root.display()
+                )));
+            }
         };
-        Ok(Self { levels: Vec::new(), exclude, leave_out: selection.leave_out.clone(), first: Some(Box::new(first)) })
+        Ok(Self {
+            levels: Vec::new(),
+            exclude,
+            leave_out: selection.leave_out.clone(),
+            first: Some(Box::new(first)),
+        })
     }
 
     /// The next step, `None` at the end.
@@ -122,14 +142,21 @@ impl Walk {
             if self.is_excluded(&path, &stat) {
                 continue;
             }
-            return Some(self.enter(Box::new(Found { path, stat, dir, name })));
+            return Some(self.enter(Box::new(Found {
+                path,
+                stat,
+                dir,
+                name,
+            })));
         }
         None
     }
 
     fn is_excluded(&self, path: &[u8], stat: &Stat) -> bool {
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        self.exclude.matched(Path::new(OsStr::from_bytes(path)), is_dir).is_ignore()
+        self.exclude
+            .matched(Path::new(OsStr::from_bytes(path)), is_dir)
+            .is_ignore()
     }
 
     /// Hands out what was found; a directory's content comes next.
@@ -137,7 +164,10 @@ impl Walk {
         if FileType::from_raw_mode(found.stat.st_mode) != FileType::Directory {
             return Step::Found(found);
         }
-        if self.leave_out.contains(&(found.stat.st_dev, found.stat.st_ino)) {
+        if self
+            .leave_out
+            .contains(&(found.stat.st_dev, found.stat.st_ino))
+        {
             return Step::LeftOut(found.path, "it holds the backups or their bookkeeping");
         }
         let opened = fs::openat(&*found.dir, &found.name, DIR_FLAGS, Mode::empty());
@@ -146,18 +176,34 @@ impl Walk {
             Err(error) => return problem("open the directory", found.path, error.into()),
         };
         match fs::fstat(&*dir) {
-            Ok(stat) if (stat.st_dev, stat.st_ino) == (found.stat.st_dev, found.stat.st_ino) => found.stat = stat,
-            Ok(_) => return problem("open the directory", found.path, io::Error::other("it was replaced while we looked")),
+            Ok(stat) if (stat.st_dev, stat.st_ino) == (found.stat.st_dev, found.stat.st_ino) => {
+                found.stat = stat
+            }
+            Ok(_) => {
+                return problem(
+                    "open the directory",
+                    found.path,
+                    io::Error::other("it was replaced while we looked"),
+                );
+            }
             Err(error) => return problem("look at", found.path, error.into()),
         }
-        let crossed = self.levels.last().is_none_or(|level| level.device != found.stat.st_dev);
+        let crossed = self
+            .levels
+            .last()
+            .is_none_or(|level| level.device != found.stat.st_dev);
         if crossed && is_pseudo(&dir) {
             return Step::LeftOut(found.path, "it is a pseudo file system");
         }
         match read_names(&dir) {
             Ok(names) => {
                 let (path, device) = (found.path.clone(), found.stat.st_dev);
-                self.levels.push(Level { path, dir, device, names: names.into_iter() });
+                self.levels.push(Level {
+                    path,
+                    dir,
+                    device,
+                    names: names.into_iter(),
+                });
                 Step::Found(found)
             }
             Err(error) => problem("read the directory", found.path, error),
@@ -167,13 +213,21 @@ impl Walk {
 
 fn root_directory(root: &Path) -> Result<Found, Error> {
     let wrap = |error: rustix::io::Errno| Error::file("open", root, error.into());
-    let dir = fs::open(root, DIR_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty()).map_err(wrap)?;
+    let dir =
+        fs::open(root, DIR_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty()).map_err(wrap)?;
     let stat = fs::fstat(&dir).map_err(wrap)?;
-    Ok(Found { path: Vec::new(), stat, dir: Rc::new(dir), name: c".".to_owned() })
+    Ok(Found {
+        path: Vec::new(),
+        stat,
+        dir: Rc::new(dir),
+        name: c".".to_owned(),
+    })
 }
 
 fn root_file(root: &Path) -> Result<Found, Error> {
-    let real = root.canonicalize().map_err(|error| Error::file("find", root, error))?;
+    let real = root
+        .canonicalize()
+        .map_err(|error| Error::file("find", root, error))?;
     let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
         return Err(Error::Refused(format!("{} has no name", root.display())));
     };
@@ -181,16 +235,29 @@ fn root_file(root: &Path) -> Result<Found, Error> {
     let dir = fs::open(parent, DIR_FLAGS, Mode::empty()).map_err(wrap)?;
     let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(wrap)?;
     let c_name = CString::new(name.as_bytes()).expect("names have no NUL");
-    Ok(Found { path: name.as_bytes().to_vec(), stat, dir: Rc::new(dir), name: c_name })
+    Ok(Found {
+        path: name.as_bytes().to_vec(),
+        stat,
+        dir: Rc::new(dir),
+        name: c_name,
+    })
 }
 
 fn problem(op: &'static str, path: Vec<u8>, source: io::Error) -> Step {
-    let error = SourceError { op, path: printable(&path), source };
+    let error = SourceError {
+        op,
+        path: printable(&path),
+        source,
+    };
     Step::Problem(path, error)
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+    if dir.is_empty() {
+        name.to_vec()
+    } else {
+        [dir, b"/", name].concat()
+    }
 }
 
 fn read_names(dir: &OwnedFd) -> io::Result<Vec<CString>> {
@@ -208,5 +275,7 @@ fn read_names(dir: &OwnedFd) -> io::Result<Vec<CString>> {
 
 fn is_pseudo(dir: &OwnedFd) -> bool {
     // The field's type differs between architectures; the numbers fit in 32 bits.
-    fs::fstatfs(dir).is_ok_and(|stat| PSEUDO.contains(&(u64::from_ne_bytes((stat.f_type as i64).to_ne_bytes()) & 0xffff_ffff)))
+    fs::fstatfs(dir).is_ok_and(|stat| {
+        PSEUDO.contains(&(u64::from_ne_bytes((stat.f_type as i64).to_ne_bytes()) & 0xffff_ffff))
+    })
 }

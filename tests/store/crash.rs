@@ -35,8 +35,14 @@ fn scenarios(dir: &tempfile::TempDir, wrap: Wrap) -> Vec<Scenario> {
     let src = source(dir);
     let disk = SimDisk::default();
     let mut made = Vec::new();
-    let steps: [(&str, u64, u64); 6] =
-        [("first", 0, 3), ("changed", 1, 3), ("unchanged", 1, 3), ("", 2, 0), ("", 3, 0), ("roll-over", 4, 0)];
+    let steps: [(&str, u64, u64); 6] = [
+        ("first", 0, 3),
+        ("changed", 1, 3),
+        ("unchanged", 1, 3),
+        ("", 2, 0),
+        ("", 3, 0),
+        ("roll-over", 4, 0),
+    ];
     for (hour, (name, generation, count)) in (0..).zip(steps) {
         let src = src.with_extension(name.len().to_string() + &hour.to_string());
         tree(&src, generation);
@@ -45,7 +51,13 @@ fn scenarios(dir: &tempfile::TempDir, wrap: Wrap) -> Vec<Scenario> {
         run(wrap(trial.clone()), &options).unwrap();
         let undisturbed = streams(Arc::new(trial.clone())).unwrap();
         if !name.is_empty() {
-            made.push(Scenario { name, before: disk.fork(), options: options.clone(), undisturbed, calls: trial.calls() });
+            made.push(Scenario {
+                name,
+                before: disk.fork(),
+                options: options.clone(),
+                undisturbed,
+                calls: trial.calls(),
+            });
         }
         run(Arc::new(disk.clone()), &options).unwrap();
     }
@@ -54,7 +66,15 @@ fn scenarios(dir: &tempfile::TempDir, wrap: Wrap) -> Vec<Scenario> {
 
 fn survivals() -> Vec<Survival> {
     let coins = (0..4).map(Survival::Coin);
-    [Survival::Everything, Survival::Synced, Survival::NamesOnly, Survival::Torn].into_iter().chain(coins).collect()
+    [
+        Survival::Everything,
+        Survival::Synced,
+        Survival::NamesOnly,
+        Survival::Torn,
+    ]
+    .into_iter()
+    .chain(coins)
+    .collect()
 }
 
 /// Crashes a run at its n-th call and checks everything that must hold. Returns how many disks were checked.
@@ -65,7 +85,12 @@ fn crash_at(scenario: &Scenario, at: u64, wrap: Wrap) -> Result<u64, String> {
     let said_committed = matches!(run(wrap(disk.clone()), &scenario.options), Ok(report) if matches!(report.outcome, Outcome::Committed(_)));
     let mut checked = 0;
     for survival in survivals() {
-        let context = |detail: String| format!("{} crashed at call {at}, {survival:?}: {detail}", scenario.name);
+        let context = |detail: String| {
+            format!(
+                "{} crashed at call {at}, {survival:?}: {detail}",
+                scenario.name
+            )
+        };
         let after = disk.after_crash(survival);
         check(scenario, &after, &committed, said_committed).map_err(context)?;
         checked += 1;
@@ -73,20 +98,33 @@ fn crash_at(scenario: &Scenario, at: u64, wrap: Wrap) -> Result<u64, String> {
     Ok(checked)
 }
 
-fn check(scenario: &Scenario, after: &SimDisk, committed: &BTreeMap<u64, Digest>, said_committed: bool) -> Result<(), String> {
+fn check(
+    scenario: &Scenario,
+    after: &SimDisk,
+    committed: &BTreeMap<u64, Digest>,
+    said_committed: bool,
+) -> Result<(), String> {
     let found = streams(Arc::new(after.clone()))?;
     let is_old = found == *committed;
     let is_new = found == scenario.undisturbed;
     if !(is_new || is_old && !said_committed) {
-        return Err(format!("versions {:?} are there; said committed: {said_committed}", found.keys().collect::<Vec<_>>()));
+        return Err(format!(
+            "versions {:?} are there; said committed: {said_committed}",
+            found.keys().collect::<Vec<_>>()
+        ));
     }
-    run(Arc::new(after.clone()), &scenario.options).map_err(|error| format!("the next run fails: {error}"))?;
+    run(Arc::new(after.clone()), &scenario.options)
+        .map_err(|error| format!("the next run fails: {error}"))?;
     let again = streams(Arc::new(after.clone()))?;
     if again != scenario.undisturbed {
         return Err("the next run gives another result".into());
     }
     let left = leftovers(Arc::new(after.clone()))?;
-    if left.is_empty() { Ok(()) } else { Err(format!("left over: {left:?}")) }
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("left over: {left:?}"))
+    }
 }
 
 fn campaign(wrap: Wrap) -> Result<String, String> {
@@ -97,7 +135,10 @@ fn campaign(wrap: Wrap) -> Result<String, String> {
         for at in 1..=scenario.calls {
             checked += crash_at(&scenario, at, wrap)?;
         }
-        said.push(format!("{} {}/{} crash points, {checked} disks", scenario.name, scenario.calls, scenario.calls));
+        said.push(format!(
+            "{} {}/{} crash points, {checked} disks",
+            scenario.name, scenario.calls, scenario.calls
+        ));
     }
     Ok(said.join("; "))
 }
@@ -116,7 +157,9 @@ fn c4_c6_every_failing_call_is_the_stores_fault_and_harms_nothing() {
         for at in 1..=scenario.calls {
             for kind in [io::ErrorKind::StorageFull, io::ErrorKind::PermissionDenied] {
                 for onward in [false, true] {
-                    fail_at(&scenario, Fault::Error { at, kind, onward }).unwrap_or_else(|error| panic!("{} {at} {kind:?} {onward}: {error}", scenario.name));
+                    fail_at(&scenario, Fault::Error { at, kind, onward }).unwrap_or_else(|error| {
+                        panic!("{} {at} {kind:?} {onward}: {error}", scenario.name)
+                    });
                     tried += 1;
                 }
             }
@@ -139,7 +182,9 @@ fn fail_at(scenario: &Scenario, fault: Fault) -> Result<(), String> {
             }
             matches!(report.outcome, Outcome::Committed(_))
         }
-        Err(Error::Store(StoreError::Full { .. } | StoreError::Io { .. } | StoreError::Damaged { .. })) => false,
+        Err(Error::Store(
+            StoreError::Full { .. } | StoreError::Io { .. } | StoreError::Damaged { .. },
+        )) => false,
         Err(other) => return Err(format!("wrong class: {other:?}")),
     };
     check(scenario, &disk, &committed, said_committed)
@@ -181,7 +226,12 @@ impl Disk for Planted {
 
     fn create(&self, path: &str, append: bool) -> io::Result<Box<dyn DiskFile>> {
         if matches!(self.bug, Bug::RemovalBeforeCommit) && path.starts_with("state/tmp-") {
-            for name in self.disk.list("state")?.into_iter().filter(|name| !name.starts_with("tmp-")) {
+            for name in self
+                .disk
+                .list("state")?
+                .into_iter()
+                .filter(|name| !name.starts_with("tmp-"))
+            {
                 self.disk.remove(&format!("state/{name}"))?;
             }
         }
@@ -191,10 +241,19 @@ impl Disk for Planted {
             Bug::DeltaNotSynced => path.starts_with("deltas/"),
             _ => false,
         };
-        let in_place = matches!(self.bug, Bug::StateInPlace).then(|| path.strip_prefix("state/tmp-").and_then(|n| n.parse::<u64>().ok())).flatten();
+        let in_place = matches!(self.bug, Bug::StateInPlace)
+            .then(|| {
+                path.strip_prefix("state/tmp-")
+                    .and_then(|n| n.parse::<u64>().ok())
+            })
+            .flatten();
         let path = in_place.map_or_else(|| path.to_owned(), |number| format!("state/{number:010}"));
         let file = self.disk.create(&path, append)?;
-        Ok(if unsynced { Box::new(Unsynced(file)) } else { file })
+        Ok(if unsynced {
+            Box::new(Unsynced(file))
+        } else {
+            file
+        })
     }
 
     fn publish(&self, from: &str, to: &str, replace: bool) -> io::Result<()> {
@@ -243,13 +302,48 @@ impl DiskFile for Unsynced {
 #[test]
 fn c3_planted_bugs_are_caught() {
     let plants: [(Bug, Wrap); 7] = [
-        (Bug::ObjectsNotSynced, |disk| Arc::new(Planted { disk, bug: Bug::ObjectsNotSynced })),
-        (Bug::ObjectNamesNotSynced, |disk| Arc::new(Planted { disk, bug: Bug::ObjectNamesNotSynced })),
-        (Bug::StateNotSynced, |disk| Arc::new(Planted { disk, bug: Bug::StateNotSynced })),
-        (Bug::StateNameNotSynced, |disk| Arc::new(Planted { disk, bug: Bug::StateNameNotSynced })),
-        (Bug::RemovalBeforeCommit, |disk| Arc::new(Planted { disk, bug: Bug::RemovalBeforeCommit })),
-        (Bug::StateInPlace, |disk| Arc::new(Planted { disk, bug: Bug::StateInPlace })),
-        (Bug::DeltaNotSynced, |disk| Arc::new(Planted { disk, bug: Bug::DeltaNotSynced })),
+        (Bug::ObjectsNotSynced, |disk| {
+            Arc::new(Planted {
+                disk,
+                bug: Bug::ObjectsNotSynced,
+            })
+        }),
+        (Bug::ObjectNamesNotSynced, |disk| {
+            Arc::new(Planted {
+                disk,
+                bug: Bug::ObjectNamesNotSynced,
+            })
+        }),
+        (Bug::StateNotSynced, |disk| {
+            Arc::new(Planted {
+                disk,
+                bug: Bug::StateNotSynced,
+            })
+        }),
+        (Bug::StateNameNotSynced, |disk| {
+            Arc::new(Planted {
+                disk,
+                bug: Bug::StateNameNotSynced,
+            })
+        }),
+        (Bug::RemovalBeforeCommit, |disk| {
+            Arc::new(Planted {
+                disk,
+                bug: Bug::RemovalBeforeCommit,
+            })
+        }),
+        (Bug::StateInPlace, |disk| {
+            Arc::new(Planted {
+                disk,
+                bug: Bug::StateInPlace,
+            })
+        }),
+        (Bug::DeltaNotSynced, |disk| {
+            Arc::new(Planted {
+                disk,
+                bug: Bug::DeltaNotSynced,
+            })
+        }),
     ];
     for (bug, wrap) in plants {
         match campaign(wrap) {

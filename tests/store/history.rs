@@ -14,7 +14,11 @@ const DAYS: i64 = 400;
 
 /// A source of a few small files of which one changes.
 fn change(src: &std::path::Path, step: i64) {
-    fs::write(src.join("changes"), format!("generation {step}\n").repeat(20)).unwrap();
+    fs::write(
+        src.join("changes"),
+        format!("generation {step}\n").repeat(20),
+    )
+    .unwrap();
 }
 
 fn history(step_hours: i64, count: u64) -> SimDisk {
@@ -25,8 +29,19 @@ fn history(step_hours: i64, count: u64) -> SimDisk {
     let disk = SimDisk::default();
     for step in 0..DAYS * 24 / step_hours {
         change(&src, step);
-        let report = run(Arc::new(disk.clone()), &options(&src, step * step_hours, count, 2)).unwrap();
-        assert!(matches!(report.outcome, Outcome::Committed(_)) && report.problems.is_empty(), "{:?}", report.problems);
+        let report = run(
+            Arc::new(disk.clone()),
+            &options(&src, step * step_hours, count, 2),
+        )
+        .unwrap();
+        assert!(
+            matches!(report.outcome, Outcome::Committed(_)) && report.problems.is_empty(),
+            "{:?}",
+            report.problems
+        );
+        if step % 100 == 0 {
+            disk.settle();
+        }
     }
     disk
 }
@@ -34,9 +49,18 @@ fn history(step_hours: i64, count: u64) -> SimDisk {
 /// How many of the versions are fulls, are held whole, and have a delta.
 fn counts(disk: &SimDisk) -> (usize, usize, usize, usize) {
     let versions = versions(Arc::new(disk.clone())).unwrap();
-    let fulls = versions.iter().filter(|version| version.kind == VersionKind::Full).count();
-    let whole = versions.iter().filter(|version| version.whole.is_some()).count();
-    let deltas = versions.iter().filter(|version| !version.delta.is_empty()).count();
+    let fulls = versions
+        .iter()
+        .filter(|version| version.kind == VersionKind::Full)
+        .count();
+    let whole = versions
+        .iter()
+        .filter(|version| version.whole.is_some())
+        .count();
+    let deltas = versions
+        .iter()
+        .filter(|version| !version.delta.is_empty())
+        .count();
     (versions.len(), fulls, whole, deltas)
 }
 
@@ -45,7 +69,12 @@ fn nightly_fulls_for_400_days_are_stored_as_deltas_but_for_the_newest_and_two_an
     let disk = history(24, 10);
     // SPAN is 24 h: every nightly version is a full.
     assert_eq!(counts(&disk), (400, 400, 3, 399));
-    let whole: Vec<u64> = versions(Arc::new(disk.clone())).unwrap().iter().filter(|v| v.whole.is_some()).map(|v| v.seq).collect();
+    let whole: Vec<u64> = versions(Arc::new(disk.clone()))
+        .unwrap()
+        .iter()
+        .filter(|v| v.whole.is_some())
+        .map(|v| v.seq)
+        .collect();
     assert_eq!(whole, [398, 399, 400]);
     assert_eq!(streams(Arc::new(disk.clone())).unwrap().len(), 400);
     assert_eq!(leftovers(Arc::new(disk)).unwrap(), Vec::<String>::new());
@@ -58,17 +87,34 @@ fn hourly_backups_for_400_days_stay_small_and_restore() {
     let (all, fulls, whole, deltas) = counts(&disk);
     // Of 24 hours 10 increments follow a full: a full every 11 versions.
     assert_eq!((all, fulls, whole, deltas), (9600, 873, 3, 9599));
-    let state_bytes: usize = disk.contents().iter().filter(|(path, _)| path.starts_with("state/")).map(|(_, content)| content.len()).sum();
-    assert!(state_bytes < 200_000, "the state grew to {state_bytes} bytes");
+    let state_bytes: usize = disk
+        .contents()
+        .iter()
+        .filter(|(path, _)| path.starts_with("state/"))
+        .map(|(_, content)| content.len())
+        .sum();
+    assert!(
+        state_bytes < 200_000,
+        "the state grew to {state_bytes} bytes"
+    );
     let store = btw_backup::store::Store::new(Arc::new(disk.clone()), "sim");
     let versions = versions(Arc::new(disk.clone())).unwrap();
     for index in (0..versions.len()).step_by(611) {
-        let stream = btw_backup::store::stream::VersionStream::open(&store, &versions, index).unwrap();
+        let stream =
+            btw_backup::store::stream::VersionStream::open(&store, &versions, index).unwrap();
         let bytes = stream.read(0..stream.len()).unwrap();
         let text = format!("generation {}\n", versions[index].seq - 1);
-        assert!(bytes.windows(text.len()).any(|window| window == text.as_bytes()), "v{}", versions[index].seq);
+        assert!(
+            bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes()),
+            "v{}",
+            versions[index].seq
+        );
     }
-    println!("hourly: {all} versions, {fulls} fulls, {whole} whole, {deltas} deltas, state {state_bytes} bytes");
+    println!(
+        "hourly: {all} versions, {fulls} fulls, {whole} whole, {deltas} deltas, state {state_bytes} bytes"
+    );
 }
 
 #[test]
@@ -76,14 +122,30 @@ fn j1_j2_clocks_that_stand_still_or_go_back_do_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     let src = source(&dir);
     let disk = SimDisk::default();
-    for (generation, hour) in [(0, 100), (1, 100), (2, 100), (3, 99), (4, -80_000), (5, 101)] {
+    for (generation, hour) in [
+        (0, 100),
+        (1, 100),
+        (2, 100),
+        (3, 99),
+        (4, -80_000),
+        (5, 101),
+    ] {
         tree(&src, generation);
         run(Arc::new(disk.clone()), &options(&src, hour, 10, 2)).unwrap();
     }
     let versions = versions(Arc::new(disk.clone())).unwrap();
-    assert_eq!(versions.iter().map(|version| version.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(
+        versions
+            .iter()
+            .map(|version| version.seq)
+            .collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6]
+    );
     let mut times: Vec<_> = versions.iter().map(|version| version.time).collect();
-    assert_eq!(times[1].duration_since(times[0]), SignedDuration::from_nanos(1));
+    assert_eq!(
+        times[1].duration_since(times[0]),
+        SignedDuration::from_nanos(1)
+    );
     times.sort();
     times.dedup();
     assert_eq!(times.len(), 6, "times are labels, and unique");

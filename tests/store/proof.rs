@@ -30,9 +30,15 @@ fn c8_a_frame_that_does_not_decode_is_never_committed() {
             bytes[middle] ^= 4;
         }
     };
-    let spoilt = Options { knobs: Knobs { tamper, ..SMALL }, ..options.clone() };
+    let spoilt = Options {
+        knobs: Knobs { tamper, ..SMALL },
+        ..options.clone()
+    };
     let error = run(Arc::new(disk.clone()), &spoilt).unwrap_err();
-    assert!(matches!(error, Error::Store(StoreError::Proof(_))), "{error:?}");
+    assert!(
+        matches!(error, Error::Store(StoreError::Proof(_))),
+        "{error:?}"
+    );
     assert_eq!(streams(Arc::new(disk.clone())).unwrap(), before);
     run(Arc::new(disk.clone()), &options).unwrap();
     assert_eq!(leftovers(Arc::new(disk)).unwrap(), Vec::<String>::new());
@@ -49,10 +55,23 @@ fn c9_a_delta_that_does_not_rebuild_leaves_the_old_version_whole() {
         let dir = tempfile::tempdir().unwrap();
         let (disk, options) = prepared(&dir);
         let before = streams(Arc::new(disk.clone())).unwrap();
-        let report = run(Arc::new(disk.clone()), &Options { knobs: Knobs { tamper, ..SMALL }, ..options }).unwrap();
-        let Outcome::Committed(version) = &report.outcome else { panic!("not committed") };
+        let report = run(
+            Arc::new(disk.clone()),
+            &Options {
+                knobs: Knobs { tamper, ..SMALL },
+                ..options
+            },
+        )
+        .unwrap();
+        let Outcome::Committed(version) = &report.outcome else {
+            panic!("not committed")
+        };
         assert!(version.kind == VersionKind::Full && version.problems == 0);
-        assert!(report.problems[0].contains("kept whole"), "{:?}", report.problems);
+        assert!(
+            report.problems[0].contains("kept whole"),
+            "{:?}",
+            report.problems
+        );
         let after = versions(Arc::new(disk.clone())).unwrap();
         assert!(after[0].whole.is_some() && after[0].delta.is_empty());
         let found = streams(Arc::new(disk.clone())).unwrap();
@@ -83,13 +102,24 @@ fn c6_c7_a_staged_object_is_hashed_before_it_is_believed() {
         disk.set_fault(Some(Fault::Crash { at }));
         let _ = run(Arc::new(disk.clone()), &options);
         let after = disk.after_crash(Survival::Everything);
-        let staged: Vec<String> = after.contents().into_keys().filter_map(|path| path.strip_prefix("staging/").map(str::to_owned)).collect();
+        let staged: Vec<String> = after
+            .contents()
+            .into_keys()
+            .filter_map(|path| path.strip_prefix("staging/").map(str::to_owned))
+            .collect();
         if !versions(Arc::new(after.clone())).unwrap().is_empty() {
             continue;
         }
-        let Some(object) = staged.iter().find(|name| !name.starts_with("tmp-")) else { continue };
+        let Some(object) = staged.iter().find(|name| !name.starts_with("tmp-")) else {
+            continue;
+        };
         taken_over += 1;
-        for spoil in [|bytes: &mut Vec<u8>| bytes.fill(0), |bytes: &mut Vec<u8>| bytes.clear(), |bytes: &mut Vec<u8>| bytes[9] ^= 1, |_: &mut Vec<u8>| {}] {
+        for spoil in [
+            |bytes: &mut Vec<u8>| bytes.fill(0),
+            |bytes: &mut Vec<u8>| bytes.clear(),
+            |bytes: &mut Vec<u8>| bytes[9] ^= 1,
+            |_: &mut Vec<u8>| {},
+        ] {
             let disk = after.fork();
             disk.spoil(&format!("objects/{object}"), spoil);
             run(Arc::new(disk.clone()), &options).unwrap();
@@ -109,44 +139,106 @@ fn c12_a_first_backup_advances_across_interruptions() {
     let options = options(&src, 0, 10, 1);
     let trial = SimDisk::default();
     run(Arc::new(trial.clone()), &options).unwrap();
-    let objects = |disk: &SimDisk| disk.contents().into_keys().filter(|path| path.starts_with("objects/") && !path.contains("tmp-")).collect::<Vec<_>>();
+    let objects = |disk: &SimDisk| {
+        disk.contents()
+            .into_keys()
+            .filter(|path| path.starts_with("objects/") && !path.contains("tmp-"))
+            .collect::<Vec<_>>()
+    };
     let all = objects(&trial);
     assert!(all.len() >= 3, "{all:?}");
     // Killed when half of the calls were made, again and again: what is complete stays.
     let mut disk = SimDisk::default();
-    disk.set_fault(Some(Fault::Crash { at: trial.calls() * 6 / 10 }));
+    disk.set_fault(Some(Fault::Crash {
+        at: trial.calls() * 6 / 10,
+    }));
     let _ = run(Arc::new(disk.clone()), &options);
     disk = disk.after_crash(Survival::Everything);
-    let staged: Vec<String> = disk.contents().into_keys().filter(|path| path.starts_with("staging/") && !path.contains("tmp-")).collect();
-    let kept: Vec<String> = staged.iter().map(|path| path.replace("staging", "objects")).collect();
+    let staged: Vec<String> = disk
+        .contents()
+        .into_keys()
+        .filter(|path| path.starts_with("staging/") && !path.contains("tmp-"))
+        .collect();
+    let kept: Vec<String> = staged
+        .iter()
+        .map(|path| path.replace("staging", "objects"))
+        .collect();
     assert!(!kept.is_empty());
     run(Arc::new(disk.clone()), &options).unwrap();
     let last = objects(&disk);
-    assert!(kept.iter().all(|object| last.contains(object)), "complete objects were written again");
+    assert!(
+        kept.iter().all(|object| last.contains(object)),
+        "complete objects were written again"
+    );
 }
 
 #[test]
 fn an_unexpected_store_is_refused_until_adopted() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, options) = prepared(&dir);
-    let run_with = |options: Options| run(Arc::new(disk.fork()), &options).map(|_| ()).map_err(|error| error.to_string());
-    let store = btw_backup::store::Store::new(Arc::new(disk.clone()), "sim").current().unwrap();
+    let run_with = |options: Options| {
+        run(Arc::new(disk.fork()), &options)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    let store = btw_backup::store::Store::new(Arc::new(disk.clone()), "sim")
+        .current()
+        .unwrap();
     let expected = |uuid, state| Some(Expected { store: uuid, state });
-    let base = Options { expected: expected(store.store, store.number), ..options.clone() };
+    let base = Options {
+        expected: expected(store.store, store.number),
+        ..options.clone()
+    };
     assert_eq!(run_with(base.clone()), Ok(()));
     let cases = [
-        (Options { expected: expected(store.store, store.number + 1), ..options.clone() }, "is older than in the last run"),
-        (Options { expected: expected(uuid_of_another(), 1), ..options.clone() }, "Another store lies at"),
-        (Options { host: "other".into(), ..base.clone() }, "belongs to /source on host"),
-        (Options { source_name: b"/other".to_vec(), ..base.clone() }, "belongs to /source on host"),
+        (
+            Options {
+                expected: expected(store.store, store.number + 1),
+                ..options.clone()
+            },
+            "is older than in the last run",
+        ),
+        (
+            Options {
+                expected: expected(uuid_of_another(), 1),
+                ..options.clone()
+            },
+            "Another store lies at",
+        ),
+        (
+            Options {
+                host: "other".into(),
+                ..base.clone()
+            },
+            "belongs to /source on host",
+        ),
+        (
+            Options {
+                source_name: b"/other".to_vec(),
+                ..base.clone()
+            },
+            "belongs to /source on host",
+        ),
     ];
     for (refused, why) in cases {
-        assert!(run_with(refused.clone()).unwrap_err().contains(why), "{why}");
-        let adopted = Options { adopt: true, expected: None, ..refused };
+        assert!(
+            run_with(refused.clone()).unwrap_err().contains(why),
+            "{why}"
+        );
+        let adopted = Options {
+            adopt: true,
+            expected: None,
+            ..refused
+        };
         assert_eq!(run_with(adopted), Ok(()));
     }
-    let fresh = run(Arc::new(SimDisk::default()), &base).unwrap_err().to_string();
-    assert!(fresh.contains("is not where it was in the last run"), "{fresh}");
+    let fresh = run(Arc::new(SimDisk::default()), &base)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        fresh.contains("is not where it was in the last run"),
+        "{fresh}"
+    );
 }
 
 fn uuid_of_another() -> uuid::Uuid {

@@ -25,7 +25,11 @@ enum Change {
 
 impl Change {
     fn touches(&self, dir: &str) -> bool {
-        let parent = |path: &str| path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+        let parent = |path: &str| {
+            path.rsplit_once('/')
+                .map_or("", |(parent, _)| parent)
+                .to_owned()
+        };
         match self {
             Self::Dir(path) | Self::Create(path, _) | Self::Remove(path) => parent(path) == dir,
             Self::Rename(from, to) => parent(from) == dir || parent(to) == dir,
@@ -39,7 +43,11 @@ pub enum Fault {
     /// The machine stops: that call and all later ones are not done.
     Crash { at: u64 },
     /// The call fails, or it and all later ones that change something.
-    Error { at: u64, kind: io::ErrorKind, onward: bool },
+    Error {
+        at: u64,
+        kind: io::ErrorKind,
+        onward: bool,
+    },
 }
 
 /// What survives a crash.
@@ -90,6 +98,13 @@ impl SimDisk {
         self.lock_inner().fault = fault;
     }
 
+    /// Lets time pass: what was not synced has reached the disk by itself.
+    pub fn settle(&self) {
+        let mut inner = self.lock_inner();
+        inner.pending.clear();
+        (inner.durable_dirs, inner.durable_names) = (inner.dirs.clone(), inner.names.clone());
+    }
+
     pub fn calls(&self) -> u64 {
         self.lock_inner().calls
     }
@@ -97,7 +112,11 @@ impl SimDisk {
     /// Every file with its content, for comparing disks.
     pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let inner = self.lock_inner();
-        inner.names.iter().map(|(name, id)| (name.clone(), inner.files[*id].content.clone())).collect()
+        inner
+            .names
+            .iter()
+            .map(|(name, id)| (name.clone(), inner.files[*id].content.clone()))
+            .collect()
     }
 
     /// Changes a file behind everybody's back.
@@ -127,9 +146,20 @@ impl SimDisk {
                 apply(change, &mut dirs, &mut names);
             }
         }
-        let files: Vec<FileData> = inner.files.iter().map(|file| surviving(file, survival, &mut coin)).collect();
+        let files: Vec<FileData> = inner
+            .files
+            .iter()
+            .map(|file| surviving(file, survival, &mut coin))
+            .collect();
         let (durable_dirs, durable_names) = (dirs.clone(), names.clone());
-        Self(Arc::new(Mutex::new(Inner { dirs, names, files, durable_dirs, durable_names, ..Inner::default() })))
+        Self(Arc::new(Mutex::new(Inner {
+            dirs,
+            names,
+            files,
+            durable_dirs,
+            durable_names,
+            ..Inner::default()
+        })))
     }
 
     /// Counts a call and lets the fault strike. Calls that only read are stopped, never failed, by "onward".
@@ -145,7 +175,11 @@ impl SimDisk {
                 inner.crashed = true;
                 Err(stopped())
             }
-            Some(Fault::Error { at, kind, onward }) if inner.calls == at || (onward && changes && inner.calls > at) => Err(kind.into()),
+            Some(Fault::Error { at, kind, onward })
+                if inner.calls == at || (onward && changes && inner.calls > at) =>
+            {
+                Err(kind.into())
+            }
             _ => Ok(inner),
         }
     }
@@ -178,7 +212,10 @@ fn surviving(file: &FileData, survival: Survival, coin: &mut Coin) -> FileData {
             cut
         }
     };
-    FileData { synced: content.clone(), content }
+    FileData {
+        synced: content.clone(),
+        content,
+    }
 }
 
 fn apply(change: &Change, dirs: &mut BTreeSet<String>, names: &mut BTreeMap<String, usize>) {
@@ -207,7 +244,10 @@ impl Inner {
     }
 
     fn id(&self, path: &str) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names
+            .get(path)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -236,7 +276,10 @@ impl Disk for SimDisk {
                 id
             }
         };
-        Ok(Box::new(SimFile { disk: self.clone(), id }))
+        Ok(Box::new(SimFile {
+            disk: self.clone(),
+            id,
+        }))
     }
 
     fn publish(&self, from: &str, to: &str, replace: bool) -> io::Result<()> {
@@ -254,7 +297,11 @@ impl Disk for SimDisk {
         let pending = std::mem::take(&mut inner.pending);
         for change in pending {
             if change.touches(dir) {
-                let Inner { durable_dirs, durable_names, .. } = &mut *inner;
+                let Inner {
+                    durable_dirs,
+                    durable_names,
+                    ..
+                } = &mut *inner;
                 apply(&change, durable_dirs, durable_names);
             } else {
                 inner.pending.push(change);
@@ -272,9 +319,20 @@ impl Disk for SimDisk {
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let inner = self.call(false)?;
-        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        let all = inner.names.keys().chain(&inner.dirs);
-        let below = all.filter_map(|path| path.strip_prefix(&prefix)).filter(|name| !name.contains('/'));
+        let prefix = if dir.is_empty() {
+            String::new()
+        } else {
+            format!("{dir}/")
+        };
+        let names = inner
+            .names
+            .range(prefix.clone()..)
+            .map(|(name, _)| name)
+            .take_while(|name| name.starts_with(&prefix));
+        let below = names
+            .chain(&inner.dirs)
+            .filter_map(|path| path.strip_prefix(&prefix))
+            .filter(|name| !name.contains('/'));
         Ok(below.map(str::to_owned).collect())
     }
 
@@ -282,7 +340,11 @@ impl Disk for SimDisk {
         let inner = self.call(false)?;
         let id = inner.id(path)?;
         let len = inner.files[id].content.len() as u64;
-        Ok(Box::new(SimRead { disk: self.clone(), id, len }))
+        Ok(Box::new(SimRead {
+            disk: self.clone(),
+            id,
+            len,
+        }))
     }
 
     fn lock(&self, path: &str, _exclusive: bool, _wait: bool) -> io::Result<Option<Box<dyn Send>>> {
@@ -325,7 +387,9 @@ impl DiskRead for SimRead {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let inner = self.disk.call(false)?;
         let start = usize::try_from(offset).unwrap();
-        let bytes = inner.files[self.id].content.get(start..start + buffer.len());
+        let bytes = inner.files[self.id]
+            .content
+            .get(start..start + buffer.len());
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }

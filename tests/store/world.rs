@@ -46,20 +46,42 @@ pub fn tree(root: &Path, generation: u64) {
         ("a", text(2, 3_000)),
         ("d/dump", dump),
         ("d/empty", Vec::new()),
-        (if generation % 2 == 0 { "d/moves" } else { "moved" }, text(4, 9_000)),
-        ("log", text(5, 1_000 + 500 * usize::try_from(generation).unwrap())),
+        (
+            if generation % 2 == 0 {
+                "d/moves"
+            } else {
+                "moved"
+            },
+            text(4, 9_000),
+        ),
+        (
+            "log",
+            text(5, 1_000 + 500 * usize::try_from(generation).unwrap()),
+        ),
     ];
     for (name, content) in files {
         fs::write(root.join(name), content).unwrap();
-        filetime::set_file_mtime(root.join(name), filetime::FileTime::from_unix_time(START - 1_000, 5)).unwrap();
+        filetime::set_file_mtime(
+            root.join(name),
+            filetime::FileTime::from_unix_time(START - 1_000, 5),
+        )
+        .unwrap();
     }
     for dir in ["d", ""] {
-        filetime::set_file_mtime(root.join(dir), filetime::FileTime::from_unix_time(START - 1_000, 5)).unwrap();
+        filetime::set_file_mtime(
+            root.join(dir),
+            filetime::FileTime::from_unix_time(START - 1_000, 5),
+        )
+        .unwrap();
     }
 }
 
 /// Small frames and objects, so that a small source has several.
-pub const SMALL: Knobs = Knobs { frame_bytes: 16 << 10, object_bytes: 24 << 10, tamper: |_, _| {} };
+pub const SMALL: Knobs = Knobs {
+    frame_bytes: 16 << 10,
+    object_bytes: 24 << 10,
+    tamper: |_, _| {},
+};
 
 pub fn options(source: &Path, hour: i64, count: u64, fulls_kept: usize) -> Options {
     Options {
@@ -67,8 +89,14 @@ pub fn options(source: &Path, hour: i64, count: u64, fulls_kept: usize) -> Optio
         source_name: b"/source".to_vec(),
         host: "host".into(),
         selection: Selection::default(),
-        detection: Detection::Stat { read_all_span: SignedDuration::from_hours(24 * 7) },
-        chain: ChainPolicy { max_incremental_count: count, max_incremental_span: SignedDuration::from_hours(24), fulls_kept },
+        detection: Detection::Stat {
+            read_all_span: SignedDuration::from_hours(24 * 7),
+        },
+        chain: ChainPolicy {
+            max_incremental_count: count,
+            max_incremental_span: SignedDuration::from_hours(24),
+            fulls_kept,
+        },
         allow_empty: false,
         adopt: false,
         expected: None,
@@ -112,14 +140,23 @@ fn check_members(store: &Store, version: &Version, bytes: &[u8]) -> Result<(), S
     while let Some((offset, member)) = members.next_member().map_err(|e| e.to_string())? {
         count += 1;
         for block in member.placed_blocks(offset) {
-            let range = usize::try_from(block.offset).unwrap()..usize::try_from(block.offset + block.len).unwrap();
+            let range = usize::try_from(block.offset).unwrap()
+                ..usize::try_from(block.offset + block.len).unwrap();
             if bytes.get(range).map(Digest::of) != Some(block.digest) {
-                return Err(format!("v{}: {:?} is wrong", version.seq, String::from_utf8_lossy(&member.path)));
+                return Err(format!(
+                    "v{}: {:?} is wrong",
+                    version.seq,
+                    String::from_utf8_lossy(&member.path)
+                ));
             }
         }
         assert!(member.kind == Kind::Regular || member.content == Content::default());
     }
-    if count == version.members { Ok(()) } else { Err(format!("v{} has {count} members", version.seq)) }
+    if count == version.members {
+        Ok(())
+    } else {
+        Err(format!("v{} has {count} members", version.seq))
+    }
 }
 
 /// What no state names, and temporary files and staging records.
@@ -130,9 +167,17 @@ pub fn leftovers(disk: Arc<dyn Disk>) -> Result<Vec<String>, String> {
     for area in btw_backup::store::Area::ALL {
         let names = disk.list(area.dir()).map_err(|e| e.to_string())?;
         let staging = area == btw_backup::store::Area::Staging;
-        left.extend(names.into_iter().filter(|name| staging || name.starts_with("tmp-")));
+        left.extend(
+            names
+                .into_iter()
+                .filter(|name| staging || name.starts_with("tmp-")),
+        );
     }
-    let old = store.state_numbers().map_err(|e| e.to_string())?.into_iter().filter(|number| *number != state.number);
+    let old = store
+        .state_numbers()
+        .map_err(|e| e.to_string())?
+        .into_iter()
+        .filter(|number| *number != state.number);
     left.extend(old.map(|number| format!("state {number}")));
     Ok(left)
 }

@@ -59,8 +59,16 @@ pub struct KnownBlocks<'a> {
 impl<'a> KnownBlocks<'a> {
     /// Knows what is staged; the previous version's blocks are loaded when they are first needed.
     pub fn new(store: &'a Store, previous: Option<&'a Previous>, staged: &Staged) -> Self {
-        let by_digest = staged.blocks.iter().map(|(digest, (frame, skip, _))| (*digest, Origin::Staged(*frame, *skip)));
-        Self { store, previous, by_digest: by_digest.collect(), loaded: false }
+        let by_digest = staged
+            .blocks
+            .iter()
+            .map(|(digest, (frame, skip, _))| (*digest, Origin::Staged(*frame, *skip)));
+        Self {
+            store,
+            previous,
+            by_digest: by_digest.collect(),
+            loaded: false,
+        }
     }
 
     fn find(&mut self, digest: &Digest, len: u64) -> Result<Option<Origin>, StoreError> {
@@ -71,9 +79,13 @@ impl<'a> KnownBlocks<'a> {
             self.loaded = true;
             let mut members = CatalogReader::open(self.store, &previous.version.catalog)?;
             while let Some((offset, member)) = members.next_member()? {
-                for block in member.placed_blocks(offset).filter(|block| block.len >= SHARED_MIN_BYTES) {
+                for block in member
+                    .placed_blocks(offset)
+                    .filter(|block| block.len >= SHARED_MIN_BYTES)
+                {
                     if self.by_digest.len() < INDEXED_MAX_BLOCKS {
-                        self.by_digest.insert(block.digest, Origin::Old(block.offset));
+                        self.by_digest
+                            .insert(block.digest, Origin::Old(block.offset));
                     }
                 }
             }
@@ -106,7 +118,9 @@ impl Before<'_> {
     fn block(&self, number: u64, digest: &Digest) -> Option<u64> {
         let content = &self.member.content;
         let same = content.block(number).as_ref() == Some(digest);
-        same.then(|| content.data_offset(number)).flatten().map(|offset| self.data_start() + offset)
+        same.then(|| content.data_offset(number))
+            .flatten()
+            .map(|offset| self.data_start() + offset)
     }
 }
 
@@ -139,7 +153,8 @@ pub fn read_small(file: &SourceFile, buffer: &mut Vec<u8>) -> io::Result<(Conten
 
 /// The digest of each block, `None` for a whole block of zeros. In parallel where there is enough to do.
 fn digests(bytes: &[u8]) -> Vec<Option<Digest>> {
-    let digest = |block: &[u8]| (block.len() < BLOCK_BYTES || !is_zero(block)).then(|| Digest::of(block));
+    let digest =
+        |block: &[u8]| (block.len() < BLOCK_BYTES || !is_zero(block)).then(|| Digest::of(block));
     if bytes.len() < 4 * BLOCK_BYTES {
         bytes.chunks(BLOCK_BYTES).map(digest).collect()
     } else {
@@ -151,7 +166,10 @@ fn push_block(runs: &mut Vec<Run>, number: u64, digest: Option<Digest>) {
     let Some(digest) = digest else { return };
     match runs.last_mut() {
         Some(run) if run.first + run.digests.len() as u64 == number => run.digests.push(digest),
-        _ => runs.push(Run { first: number, digests: vec![digest] }),
+        _ => runs.push(Run {
+            first: number,
+            digests: vec![digest],
+        }),
     }
 }
 
@@ -178,7 +196,11 @@ impl Placer<'_, '_> {
     }
 
     /// Reads and places a file of any size, window by window; holes are passed over unread.
-    pub fn read_large(&mut self, file: &SourceFile, advance: &mut dyn FnMut(u64)) -> Result<Read, ReadError> {
+    pub fn read_large(
+        &mut self,
+        file: &SourceFile,
+        advance: &mut dyn FnMut(u64),
+    ) -> Result<Read, ReadError> {
         let size = file.size();
         let (mut runs, mut data, mut torn) = (Vec::new(), Pieces::default(), false);
         let mut buffer = vec![0; WINDOW_BYTES];
@@ -189,7 +211,8 @@ impl Placer<'_, '_> {
             let next = file.next_data(at).min(last_block) / BLOCK * BLOCK;
             advance(next.max(at) - at);
             at = next.max(at);
-            let window = usize::try_from((size - at).min(WINDOW_BYTES as u64)).expect("at most the buffer");
+            let window =
+                usize::try_from((size - at).min(WINDOW_BYTES as u64)).expect("at most the buffer");
             let count = file.read_at(&mut buffer[..window], at)?;
             buffer[count..window].fill(0);
             torn |= count < window;
@@ -205,15 +228,31 @@ impl Placer<'_, '_> {
             at += window as u64;
             advance(window as u64);
         }
-        Ok(Read { content: Content::large(size, runs), data, torn })
+        Ok(Read {
+            content: Content::large(size, runs),
+            data,
+            torn,
+        })
     }
 
     /// Finds or packs one block. The padding behind a file's last block stays with it: wherever such a block lies, its
     /// padding follows.
-    fn place(&mut self, lane: Lane, size: u64, number: u64, digest: Digest, block: &[u8], data: &mut Pieces) -> Result<(), StoreError> {
+    fn place(
+        &mut self,
+        lane: Lane,
+        size: u64,
+        number: u64,
+        digest: Digest,
+        block: &[u8],
+        data: &mut Pieces,
+    ) -> Result<(), StoreError> {
         let len = block.len() as u64;
         let is_last = (number + 1) * BLOCK >= size;
-        let padded = if is_last { len.next_multiple_of(RECORD_BYTES) } else { len };
+        let padded = if is_last {
+            len.next_multiple_of(RECORD_BYTES)
+        } else {
+            len
+        };
         if let Some(offset) = self.before.and_then(|before| before.block(number, &digest)) {
             data.push(Origin::Old(offset), padded);
             return Ok(());

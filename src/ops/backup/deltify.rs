@@ -61,7 +61,9 @@ impl Layout {
         for piece in pieces.iter() {
             match piece.origin {
                 Origin::Old(old) => taken.push((old, piece.len, piece.start)),
-                Origin::New(..) | Origin::Staged(..) => push_range(&mut fresh, piece.start, piece.len),
+                Origin::New(..) | Origin::Staged(..) => {
+                    push_range(&mut fresh, piece.start, piece.len)
+                }
             }
         }
         taken.sort_unstable();
@@ -72,7 +74,11 @@ impl Layout {
 
     /// How much of the old stream has to be searched for.
     pub fn unknown_bytes(&self) -> u64 {
-        self.spans.iter().filter(|span| span.new.is_none()).map(|span| span.len).sum()
+        self.spans
+            .iter()
+            .filter(|span| span.new.is_none())
+            .map(|span| span.len)
+            .sum()
     }
 }
 
@@ -101,21 +107,35 @@ fn partition(taken: &[(u64, u64, u64)], old_bytes: u64) -> Vec<Span> {
             continue;
         }
         if old > at {
-            spans.push(Span { old: at, len: old - at, new: None });
+            spans.push(Span {
+                old: at,
+                len: old - at,
+                new: None,
+            });
         }
         let skip = at.saturating_sub(old);
-        spans.push(Span { old: old + skip, len: len - skip, new: Some(new + skip) });
+        spans.push(Span {
+            old: old + skip,
+            len: len - skip,
+            new: Some(new + skip),
+        });
         at = end;
     }
     if at < old_bytes {
-        spans.push(Span { old: at, len: old_bytes - at, new: None });
+        spans.push(Span {
+            old: at,
+            len: old_bytes - at,
+            new: None,
+        });
     }
     spans
 }
 
 /// The span that holds a byte of the old stream.
 pub fn span_at(spans: &[Span], offset: u64) -> usize {
-    spans.partition_point(|span| span.old <= offset).saturating_sub(1)
+    spans
+        .partition_point(|span| span.old <= offset)
+        .saturating_sub(1)
 }
 
 /// Where the whole range lies in the new stream, if one span says so.
@@ -127,8 +147,15 @@ fn mapped(spans: &[Span], range: Range<u64>) -> Option<u64> {
 
 /// Blocks of the old stream that were not taken over themselves, but whose content stands elsewhere in it too and was
 /// taken over there: one of two equal files was deleted.
-fn find_duplicates(store: &Store, spans: Vec<Span>, previous: &Version) -> Result<Vec<Span>, StoreError> {
-    if spans.iter().all(|span| span.new.is_some() || span.len < SHARED_MIN_BYTES) {
+fn find_duplicates(
+    store: &Store,
+    spans: Vec<Span>,
+    previous: &Version,
+) -> Result<Vec<Span>, StoreError> {
+    if spans
+        .iter()
+        .all(|span| span.new.is_some() || span.len < SHARED_MIN_BYTES)
+    {
         return Ok(spans);
     }
     let mut lost: Vec<(u64, u64, Digest)> = Vec::new();
@@ -149,17 +176,28 @@ fn find_duplicates(store: &Store, spans: Vec<Span>, previous: &Version) -> Resul
             }
         })?;
     }
-    let kept = spans.iter().filter_map(|span| span.new.map(|new| (span.old, span.len, new)));
-    let found = lost.iter().filter_map(|(offset, len, digest)| places.get(digest).map(|new| (*offset, *len, *new)));
+    let kept = spans
+        .iter()
+        .filter_map(|span| span.new.map(|new| (span.old, span.len, new)));
+    let found = lost
+        .iter()
+        .filter_map(|(offset, len, digest)| places.get(digest).map(|new| (*offset, *len, *new)));
     let mut taken: Vec<_> = kept.chain(found).collect();
     taken.sort_unstable();
     Ok(partition(&taken, previous.stream_bytes))
 }
 
-fn each_block(store: &Store, version: &Version, see: &mut impl FnMut(u64, u64, Digest)) -> Result<(), StoreError> {
+fn each_block(
+    store: &Store,
+    version: &Version,
+    see: &mut impl FnMut(u64, u64, Digest),
+) -> Result<(), StoreError> {
     let mut members = CatalogReader::open(store, &version.catalog)?;
     while let Some((offset, member)) = members.next_member()? {
-        member.placed_blocks(offset).filter(|block| block.len >= SHARED_MIN_BYTES).for_each(|block| see(block.offset, block.len, block.digest));
+        member
+            .placed_blocks(offset)
+            .filter(|block| block.len >= SHARED_MIN_BYTES)
+            .for_each(|block| see(block.offset, block.len, block.digest));
     }
     Ok(())
 }
@@ -171,7 +209,14 @@ struct Part {
 }
 
 /// Writes the delta's files.
-pub fn write(store: &Store, layout: &Layout, old: &VersionStream, new: &VersionStream, knobs: Knobs, monitor: &dyn Monitor) -> Result<Vec<DeltaFile>, StoreError> {
+pub fn write(
+    store: &Store,
+    layout: &Layout,
+    old: &VersionStream,
+    new: &VersionStream,
+    knobs: Knobs,
+    monitor: &dyn Monitor,
+) -> Result<Vec<DeltaFile>, StoreError> {
     let mut writer = DeltaWriter::create(store, knobs);
     let mut window = Window::new(layout, new);
     let mut rest = &layout.spans[..];
@@ -207,18 +252,30 @@ fn batch_len(spans: &[Span]) -> usize {
     fits.count()
 }
 
-fn read_parts(old: &VersionStream, span: &Span, hint: u64, parts: &mut Vec<Part>) -> Result<u64, StoreError> {
+fn read_parts(
+    old: &VersionStream,
+    span: &Span,
+    hint: u64,
+    parts: &mut Vec<Part>,
+) -> Result<u64, StoreError> {
     let mut at = 0;
     while at < span.len {
         let len = PART_BYTES.min(span.len - at);
         let start = span.old + at;
-        parts.push(Part { old: old.read(start..start + len)?, hint: hint + at });
+        parts.push(Part {
+            old: old.read(start..start + len)?,
+            hint: hint + at,
+        });
         at += len;
     }
     Ok(hint)
 }
 
-fn write_batch(batch: &[Span], scripts: &[Script], writer: &mut DeltaWriter) -> Result<(), StoreError> {
+fn write_batch(
+    batch: &[Span],
+    scripts: &[Script],
+    writer: &mut DeltaWriter,
+) -> Result<(), StoreError> {
     let mut scripts = scripts.iter();
     for span in batch {
         let Some(new) = span.new else {
@@ -228,7 +285,10 @@ fn write_batch(batch: &[Span], scripts: &[Script], writer: &mut DeltaWriter) -> 
             }
             continue;
         };
-        writer.push(Piece::Copy { offset: new, len: span.len })?;
+        writer.push(Piece::Copy {
+            offset: new,
+            len: span.len,
+        })?;
     }
     Ok(())
 }
@@ -244,7 +304,13 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(layout: &'a Layout, new: &'a VersionStream) -> Self {
-        Self { layout, new, bytes: Vec::new(), segments: Vec::new(), range: 0..0 }
+        Self {
+            layout,
+            new,
+            bytes: Vec::new(),
+            segments: Vec::new(),
+            range: 0..0,
+        }
     }
 
     /// Searches for the parts; the window is moved to where the first is expected.
@@ -265,7 +331,8 @@ impl<'a> Window<'a> {
     /// Which fresh ranges to hold: all if they fit, else those around `hint`.
     fn choose(&self, hint: u64) -> Range<usize> {
         let fresh = &self.layout.fresh;
-        let first = fresh.partition_point(|(start, len)| start + len <= hint.saturating_sub(BEHIND_BYTES));
+        let first =
+            fresh.partition_point(|(start, len)| start + len <= hint.saturating_sub(BEHIND_BYTES));
         let total: u64 = fresh.iter().map(|(_, len)| len).sum();
         let from = if total <= INDEXED_BYTES { 0 } else { first };
         let mut bytes = 0;
@@ -282,7 +349,11 @@ impl<'a> Window<'a> {
         self.segments.clear();
         for (start, len) in &self.layout.fresh[range.clone()] {
             let bytes = self.new.read(*start..*start + *len)?;
-            self.segments.push(Segment { start: self.bytes.len(), offset: *start, len: bytes.len() });
+            self.segments.push(Segment {
+                start: self.bytes.len(),
+                offset: *start,
+                len: bytes.len(),
+            });
             self.bytes.extend_from_slice(&bytes);
         }
         self.range = range;

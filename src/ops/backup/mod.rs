@@ -110,13 +110,30 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
     collect::remove_temporaries(store)?;
     let staged = staging::take_over(store)?;
     let versions = store.versions(&state)?;
-    let previous = versions.last().map(|version| Previous::open(store, version)).transpose()?;
-    monitor.step("reading", previous.as_ref().map(|previous| previous.version.size_bytes));
+    let previous = versions
+        .last()
+        .map(|version| Previous::open(store, version))
+        .transpose()?;
+    monitor.step(
+        "reading",
+        previous
+            .as_ref()
+            .map(|previous| previous.version.size_bytes),
+    );
     let scanned = scan::scan(store, options, walk, previous.as_ref(), &staged, monitor)?;
     refuse_empty(&scanned, previous.as_ref(), options)?;
-    let run = Run { store, options, state, versions, staged, monitor };
+    let run = Run {
+        store,
+        options,
+        state,
+        versions,
+        staged,
+        monitor,
+    };
     match previous {
-        Some(previous) if scanned.pieces.is_all_of(previous.version.stream_bytes) => run.unchanged(&previous.version, scanned),
+        Some(previous) if scanned.pieces.is_all_of(previous.version.stream_bytes) => {
+            run.unchanged(&previous.version, scanned)
+        }
         previous => run.changed(previous.as_ref(), scanned),
     }
 }
@@ -130,12 +147,17 @@ pub fn refuse_foreign(store: &Store) -> Result<(), Error> {
 }
 
 fn foreign(store: &Store, name: &str) -> Error {
-    Error::Refused(format!("{} is not a store: it holds '{name}'. Choose another DST, or empty that directory", store.name()))
+    Error::Refused(format!(
+        "{} is not a store: it holds '{name}'. Choose another DST, or empty that directory",
+        store.name()
+    ))
 }
 
 /// The refusal to begin anew where there was a store.
 pub fn vanished(name: &str) -> Error {
-    Error::Refused(format!("The store {name} is not where it was in the last run: is its disk mounted? To begin a new store there, pass --adopt"))
+    Error::Refused(format!(
+        "The store {name} is not where it was in the last run: is its disk mounted? To begin a new store there, pass --adopt"
+    ))
 }
 
 fn open_or_create(store: &Store, options: &Options) -> Result<State, Error> {
@@ -167,16 +189,23 @@ fn open_or_create(store: &Store, options: &Options) -> Result<State, Error> {
                 return Ok(state);
             }
             let (owner, source) = (&state.host, crate::error::printable(&state.source));
-            Err(Error::Refused(format!("The store {} belongs to {source} on {owner}; to go on with it for this source, pass --adopt", store.name())))
+            Err(Error::Refused(format!(
+                "The store {} belongs to {source} on {owner}; to go on with it for this source, pass --adopt",
+                store.name()
+            )))
         }
     }
 }
 
 fn refuse_unexpected(store: &Store, state: &State, options: &Options) -> Result<(), Error> {
-    let Some(expected) = options.expected else { return Ok(()) };
+    let Some(expected) = options.expected else {
+        return Ok(());
+    };
     let name = store.name();
     if expected.store != state.store {
-        return Err(Error::Refused(format!("Another store lies at {name} than in the last run; to go on with it, pass --adopt")));
+        return Err(Error::Refused(format!(
+            "Another store lies at {name} than in the last run; to go on with it, pass --adopt"
+        )));
     }
     if expected.state > state.number {
         return Err(Error::Refused(format!(
@@ -187,7 +216,11 @@ fn refuse_unexpected(store: &Store, state: &State, options: &Options) -> Result<
     Ok(())
 }
 
-fn refuse_empty(scanned: &Scanned, previous: Option<&Previous>, options: &Options) -> Result<(), Error> {
+fn refuse_empty(
+    scanned: &Scanned,
+    previous: Option<&Previous>,
+    options: &Options,
+) -> Result<(), Error> {
     let had_members = previous.is_some_and(|previous| previous.version.members > 1);
     if scanned.members <= 1 && !scanned.is_file && had_members && !options.allow_empty {
         return Err(Error::Refused(format!(
@@ -200,8 +233,15 @@ fn refuse_empty(scanned: &Scanned, previous: Option<&Previous>, options: &Option
 
 impl Previous {
     fn open(store: &Store, version: &Version) -> Result<Self, StoreError> {
-        let whole = version.whole.as_ref().ok_or_else(|| StoreError::damaged("state", "the newest version is not whole"))?;
-        Ok(Self { version: version.clone(), manifest: whole.manifest.clone(), stream: VersionStream::whole(store, &whole.manifest) })
+        let whole = version
+            .whole
+            .as_ref()
+            .ok_or_else(|| StoreError::damaged("state", "the newest version is not whole"))?;
+        Ok(Self {
+            version: version.clone(),
+            manifest: whole.manifest.clone(),
+            stream: VersionStream::whole(store, &whole.manifest),
+        })
     }
 }
 
@@ -219,21 +259,41 @@ impl Run<'_> {
     fn unchanged(self, previous: &Version, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
         let (catalog, cache, notes) = scanned.finish_unchanged()?;
-        let cache = ScanCache { seq: previous.seq, catalog: catalog.digest, ..cache };
+        let cache = ScanCache {
+            seq: previous.seq,
+            catalog: catalog.digest,
+            ..cache
+        };
         let kind = chain::next_kind(&self.versions, self.options.now, &self.options.chain);
         let skipped = match kind {
             VersionKind::Full => "full",
             VersionKind::Increment => "incremental",
         };
-        let line = format!("no change in the data to be backed up: skipping creation of new {skipped} backup");
+        let line = format!(
+            "no change in the data to be backed up: skipping creation of new {skipped} backup"
+        );
         self.after(&self.state, &cache, &line, &mut problems);
-        Ok(Report { outcome: Outcome::Unchanged(Box::new(previous.clone()), kind), state: self.state, problems, notes })
+        Ok(Report {
+            outcome: Outcome::Unchanged(Box::new(previous.clone()), kind),
+            state: self.state,
+            problems,
+            notes,
+        })
     }
 
     fn changed(mut self, previous: Option<&Previous>, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
         let scanned_problems = problems.len() as u64;
-        let Scanned { pieces, packer, catalog, cache, members, size_bytes, notes, .. } = scanned;
+        let Scanned {
+            pieces,
+            packer,
+            catalog,
+            cache,
+            members,
+            size_bytes,
+            notes,
+            ..
+        } = scanned;
         let written = packer.finish()?;
         let catalog = catalog.finish()?;
         let like = previous.map(|previous| &previous.manifest);
@@ -262,27 +322,64 @@ impl Run<'_> {
             stream_bytes: pieces.len(),
             members,
             problems: scanned_problems,
-            added_bytes: written.bytes + manifest.written_bytes + catalog.written_bytes + delta_bytes,
+            added_bytes: written.bytes
+                + manifest.written_bytes
+                + catalog.written_bytes
+                + delta_bytes,
             catalog: catalog.root,
             pack: catalog.pack,
             whole: Some(whole(self.store, &manifest)?),
             delta: Vec::new(),
         };
         let state = self.commit(version.clone(), delta)?;
-        let cache = ScanCache { seq: version.seq, catalog: version.catalog.digest, ..cache };
-        let line = format!("{} committed: {}, {} bytes added, {} problems", describe(&version), kind.word(), version.added_bytes, problems.len());
+        let cache = ScanCache {
+            seq: version.seq,
+            catalog: version.catalog.digest,
+            ..cache
+        };
+        let line = format!(
+            "{} committed: {}, {} bytes added, {} problems",
+            describe(&version),
+            kind.word(),
+            version.added_bytes,
+            problems.len()
+        );
         self.after(&state, &cache, &line, &mut problems);
-        Ok(Report { outcome: Outcome::Committed(Box::new(version)), state, problems, notes })
+        Ok(Report {
+            outcome: Outcome::Committed(Box::new(version)),
+            state,
+            problems,
+            notes,
+        })
     }
 
     /// Writes and proves the delta that rebuilds the previous version from the new one.
-    fn delta(&self, previous: &Previous, pieces: &crate::store::pieces::Pieces, manifest: &WrittenTree) -> Result<Vec<DeltaFile>, StoreError> {
+    fn delta(
+        &self,
+        previous: &Previous,
+        pieces: &crate::store::pieces::Pieces,
+        manifest: &WrittenTree,
+    ) -> Result<Vec<DeltaFile>, StoreError> {
         let new = VersionStream::whole(self.store, &manifest.root);
         let layout = deltify::Layout::of(self.store, pieces, &previous.version)?;
         self.monitor.step("comparing", Some(layout.unknown_bytes()));
-        let files = deltify::write(self.store, &layout, &previous.stream, &new, self.options.knobs, self.monitor)?;
+        let files = deltify::write(
+            self.store,
+            &layout,
+            &previous.stream,
+            &new,
+            self.options.knobs,
+            self.monitor,
+        )?;
         self.monitor.step("proving", Some(layout.unknown_bytes()));
-        prove::prove(self.store, &layout, &previous.version, &files, &manifest.root, self.monitor)?;
+        prove::prove(
+            self.store,
+            &layout,
+            &previous.version,
+            &files,
+            &manifest.root,
+            self.monitor,
+        )?;
         Ok(files)
     }
 
@@ -307,7 +404,13 @@ impl Run<'_> {
             host: self.options.host.clone(),
             source: self.options.source_name.clone(),
             next_seq: seq + 1,
-            retained: self.state.retained.iter().filter(|retained| retained.until > self.options.now).cloned().collect(),
+            retained: self
+                .state
+                .retained
+                .iter()
+                .filter(|retained| retained.until > self.options.now)
+                .cloned()
+                .collect(),
             ..self.state.clone()
         };
         commit::commit_versions(self.store, next, &self.versions, changed_from)
@@ -316,7 +419,11 @@ impl Run<'_> {
     /// What follows the commit and cannot undo it: faults here are warnings.
     fn after(&self, state: &State, cache: &ScanCache, line: &str, problems: &mut Vec<String>) {
         let log = self.store.log(self.options.now, line);
-        let results = [self.store.save_scan_cache(cache), collect::collect(self.store, state, &self.versions, self.options.now), log];
+        let results = [
+            self.store.save_scan_cache(cache),
+            collect::collect(self.store, state, &self.versions, self.options.now),
+            log,
+        ];
         for error in results.into_iter().filter_map(Result::err) {
             problems.push(format!("After the backup: {error}"));
         }
@@ -332,5 +439,8 @@ fn whole(store: &Store, manifest: &WrittenTree) -> Result<Whole, StoreError> {
             stored_bytes += u64::from(slice.frame.stored_bytes);
         }
     })?;
-    Ok(Whole { manifest: manifest.root.clone(), stored_bytes })
+    Ok(Whole {
+        manifest: manifest.root.clone(),
+        stored_bytes,
+    })
 }

@@ -16,7 +16,14 @@ use crate::tree::header::{END_BYTES, header};
 
 /// Decodes the delta again. Copies that the scan proved by equal digests must stand in it exactly so; everything else of
 /// the old stream is rebuilt through it and compared with the old catalog.
-pub fn prove(store: &Store, layout: &Layout, previous: &Version, files: &[DeltaFile], manifest: &PageRef, monitor: &dyn Monitor) -> Result<(), StoreError> {
+pub fn prove(
+    store: &Store,
+    layout: &Layout,
+    previous: &Version,
+    files: &[DeltaFile],
+    manifest: &PageRef,
+    monitor: &dyn Monitor,
+) -> Result<(), StoreError> {
     let delta = DeltaReader::open(store, files).map_err(as_proof)?;
     if delta.output_bytes() != previous.stream_bytes {
         return Err(StoreError::Proof("the delta has the wrong length".into()));
@@ -32,7 +39,9 @@ pub fn prove(store: &Store, layout: &Layout, previous: &Version, files: &[DeltaF
     }
     let end = previous.stream_bytes - END_BYTES as u64..previous.stream_bytes;
     if touches(&doubtful, end.clone()) && stream.read(end).map_err(as_proof)? != [0; END_BYTES] {
-        return Err(StoreError::Proof("the end of the stream is not rebuilt".into()));
+        return Err(StoreError::Proof(
+            "the end of the stream is not rebuilt".into(),
+        ));
     }
     Ok(())
 }
@@ -71,17 +80,26 @@ fn doubtful(delta: &DeltaReader, spans: &[Span]) -> Result<Vec<Range<u64>>, Stor
 
 fn is_known_copy(piece: &Piece<'_>, piece_start: u64, span: &Span, at: u64) -> bool {
     match (piece, span.new) {
-        (Piece::Copy { offset, .. }, Some(new)) => offset + (at - piece_start) == new + (at - span.old),
+        (Piece::Copy { offset, .. }, Some(new)) => {
+            offset + (at - piece_start) == new + (at - span.old)
+        }
         _ => false,
     }
 }
 
 fn touches(ranges: &[Range<u64>], range: Range<u64>) -> bool {
     let next = ranges.partition_point(|known| known.end <= range.start);
-    ranges.get(next).is_some_and(|known| known.start < range.end)
+    ranges
+        .get(next)
+        .is_some_and(|known| known.start < range.end)
 }
 
-fn prove_member(stream: &VersionStream, doubtful: &[Range<u64>], offset: u64, member: &Member) -> Result<(), StoreError> {
+fn prove_member(
+    stream: &VersionStream,
+    doubtful: &[Range<u64>],
+    offset: u64,
+    member: &Member,
+) -> Result<(), StoreError> {
     let fails = || StoreError::Proof(format!("{} is not rebuilt", printable(&member.path)));
     let mut head = header(member);
     head.extend(member.content.sparse_map().unwrap_or_default());
@@ -91,7 +109,9 @@ fn prove_member(stream: &VersionStream, doubtful: &[Range<u64>], offset: u64, me
     }
     for block in member.placed_blocks(offset) {
         at = block.offset + block.len;
-        if touches(doubtful, block.offset..at) && Digest::of(&stream.read(block.offset..at)?) != block.digest {
+        if touches(doubtful, block.offset..at)
+            && Digest::of(&stream.read(block.offset..at)?) != block.digest
+        {
             return Err(fails());
         }
     }

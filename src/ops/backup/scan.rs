@@ -58,13 +58,25 @@ impl Scanned {
 }
 
 /// Walks the source.
-pub fn scan(store: &Store, options: &Options, mut walk: Walk, previous: Option<&Previous>, staged: &Staged, monitor: &dyn Monitor) -> Result<Scanned, Error> {
+pub fn scan(
+    store: &Store,
+    options: &Options,
+    mut walk: Walk,
+    previous: Option<&Previous>,
+    staged: &Staged,
+    monitor: &dyn Monitor,
+) -> Result<Scanned, Error> {
     let mut scan = Scan::begin(store, options, previous, staged, monitor)?;
     while let Some(step) = walk.next_step() {
         match step {
             Step::Found(found) => scan.found(&found)?,
-            Step::LeftOut(path, why) => scan.out.notes.push(format!("Left out: {}: {why}", printable(&path))),
-            Step::Problem(path, error) if path.is_empty() => return Err(Error::file(error.op, &options.source, error.source)),
+            Step::LeftOut(path, why) => scan
+                .out
+                .notes
+                .push(format!("Left out: {}: {why}", printable(&path))),
+            Step::Problem(path, error) if path.is_empty() => {
+                return Err(Error::file(error.op, &options.source, error.source));
+            }
             Step::Problem(path, error) => scan.absent(path, &error)?,
         }
     }
@@ -99,9 +111,19 @@ struct Old {
 }
 
 impl OldMembers {
-    fn open(store: &Store, previous: Option<&Previous>, stamps: Vec<Stamp>) -> Result<Self, StoreError> {
-        let reader = previous.map(|previous| CatalogReader::open(store, &previous.version.catalog)).transpose()?;
-        let mut old = Self { reader, next: None, stamps: stamps.into_iter() };
+    fn open(
+        store: &Store,
+        previous: Option<&Previous>,
+        stamps: Vec<Stamp>,
+    ) -> Result<Self, StoreError> {
+        let reader = previous
+            .map(|previous| CatalogReader::open(store, &previous.version.catalog))
+            .transpose()?;
+        let mut old = Self {
+            reader,
+            next: None,
+            stamps: stamps.into_iter(),
+        };
         old.advance()?;
         Ok(old)
     }
@@ -111,7 +133,11 @@ impl OldMembers {
             Some(reader) => reader.next_member()?,
             None => None,
         };
-        let next = next.map(|(offset, member)| Old { offset, member, stamp: self.stamps.next().unwrap_or(Stamp::NONE) });
+        let next = next.map(|(offset, member)| Old {
+            offset,
+            member,
+            stamp: self.stamps.next().unwrap_or(Stamp::NONE),
+        });
         Ok(std::mem::replace(&mut self.next, next))
     }
 
@@ -129,7 +155,13 @@ impl OldMembers {
 }
 
 impl<'a> Scan<'a> {
-    fn begin(store: &'a Store, options: &'a Options, previous: Option<&'a Previous>, staged: &Staged, monitor: &'a dyn Monitor) -> Result<Self, StoreError> {
+    fn begin(
+        store: &'a Store,
+        options: &'a Options,
+        previous: Option<&'a Previous>,
+        staged: &Staged,
+        monitor: &'a dyn Monitor,
+    ) -> Result<Self, StoreError> {
         let now = options.now;
         let cache = previous.and_then(|previous| usable_cache(store, previous));
         let read_all_due = match (options.detection, &cache) {
@@ -139,8 +171,14 @@ impl<'a> Scan<'a> {
             }
             _ => true,
         };
-        let trusted_before = cache.as_ref().filter(|_| !read_all_due).and_then(|cache| before(cache.scan_start));
-        let read_all = cache.as_ref().filter(|_| !read_all_due).map_or(now, |cache| cache.read_all);
+        let trusted_before = cache
+            .as_ref()
+            .filter(|_| !read_all_due)
+            .and_then(|cache| before(cache.scan_start));
+        let read_all = cache
+            .as_ref()
+            .filter(|_| !read_all_due)
+            .map_or(now, |cache| cache.read_all);
         let stamps = cache.map_or_else(Vec::new, |cache| cache.stamps);
         Ok(Self {
             monitor,
@@ -154,8 +192,17 @@ impl<'a> Scan<'a> {
             out: Scanned {
                 pieces: Pieces::default(),
                 packer: Packer::start(store, options.knobs),
-                catalog: CatalogWriter::create(store, previous.map(|previous| &previous.version.catalog))?,
-                cache: ScanCache { seq: 0, catalog: Digest::of(b""), scan_start: now, read_all, stamps: Vec::new() },
+                catalog: CatalogWriter::create(
+                    store,
+                    previous.map(|previous| &previous.version.catalog),
+                )?,
+                cache: ScanCache {
+                    seq: 0,
+                    catalog: Digest::of(b""),
+                    scan_start: now,
+                    read_all,
+                    stamps: Vec::new(),
+                },
                 members: 0,
                 size_bytes: 0,
                 is_file: false,
@@ -168,25 +215,44 @@ impl<'a> Scan<'a> {
     fn found(&mut self, found: &Found) -> Result<(), StoreError> {
         let old = self.old.take(&found.path)?;
         let Some(kind) = source::kind(&found.stat) else {
-            self.out.notes.push(format!("Left out: {}: a socket cannot be stored", printable(&found.path)));
+            self.out.notes.push(format!(
+                "Left out: {}: a socket cannot be stored",
+                printable(&found.path)
+            ));
             return Ok(());
         };
         self.out.is_file |= self.out.cache.stamps.is_empty() && kind == Kind::Regular;
         let result = match source::member(found, kind, &mut self.owners) {
             Ok(member) => match self.link_to(found, &member) {
-                Some(first) => self.add(Member { kind: Kind::HardLink, link: first, ..member }, source::stamp(&found.stat), old.as_ref(), None).map_err(ReadError::Store),
+                Some(first) => self
+                    .add(
+                        Member {
+                            kind: Kind::HardLink,
+                            link: first,
+                            ..member
+                        },
+                        source::stamp(&found.stat),
+                        old.as_ref(),
+                        None,
+                    )
+                    .map_err(ReadError::Store),
                 None if kind == Kind::Regular => self.regular(found, member, old.as_ref()),
                 None => {
-                self.remember_link(found);
-                self.add(member, source::stamp(&found.stat), old.as_ref(), None).map_err(ReadError::Store)
-            }
+                    self.remember_link(found);
+                    self.add(member, source::stamp(&found.stat), old.as_ref(), None)
+                        .map_err(ReadError::Store)
+                }
             },
             Err(error) => Err(ReadError::Source(error)),
         };
         match result {
             Err(ReadError::Store(error)) => Err(error),
             Err(ReadError::Source(source)) => {
-                let error = SourceError { op: "read", path: printable(&found.path), source };
+                let error = SourceError {
+                    op: "read",
+                    path: printable(&found.path),
+                    source,
+                };
                 self.absent(found.path.clone(), &error)
             }
             Ok(()) => Ok(()),
@@ -205,23 +271,42 @@ impl<'a> Scan<'a> {
     fn remember_link(&mut self, found: &Found) {
         let stat = &found.stat;
         if stat.st_nlink > 1 && source::kind(stat) != Some(Kind::Directory) {
-            self.links.insert((stat.st_dev, stat.st_ino), found.path.clone());
+            self.links
+                .insert((stat.st_dev, stat.st_ino), found.path.clone());
         }
     }
 
-    fn regular(&mut self, found: &Found, member: Member, old: Option<&Old>) -> Result<(), ReadError> {
+    fn regular(
+        &mut self,
+        found: &Found,
+        member: Member,
+        old: Option<&Old>,
+    ) -> Result<(), ReadError> {
         let before = old.filter(|old| old.member.kind == Kind::Regular);
         let stamp = source::stamp(&found.stat);
         if let Some(old) = before.filter(|old| self.is_trusted(old, &member, found)) {
             let size = old.member.content.size;
-            let member = Member { content: old.member.content.clone(), ..member };
+            let member = Member {
+                content: old.member.content.clone(),
+                ..member
+            };
             let mut data = Pieces::default();
-            let bytes = old.member.stream_bytes() - u64::from(old.member.header_bytes) - old.member.content.map_bytes();
-            data.push(Origin::Old(old.offset + u64::from(old.member.header_bytes) + old.member.content.map_bytes()), bytes);
+            let bytes = old.member.stream_bytes()
+                - u64::from(old.member.header_bytes)
+                - old.member.content.map_bytes();
+            data.push(
+                Origin::Old(
+                    old.offset
+                        + u64::from(old.member.header_bytes)
+                        + old.member.content.map_bytes(),
+                ),
+                bytes,
+            );
             self.add(member, stamp, Some(old), Some(&data))?;
             self.monitor.advance(size);
         } else {
-            self.monitor.detail(&format!("reading {}", printable(&found.path)));
+            self.monitor
+                .detail(&format!("reading {}", printable(&found.path)));
             self.read(found, member, before, old)?;
         }
         self.remember_link(found);
@@ -231,13 +316,27 @@ impl<'a> Scan<'a> {
     /// Whether size, times and inode say that a file is as it was.
     fn is_trusted(&self, old: &Old, member: &Member, found: &Found) -> bool {
         let stamp = source::stamp(&found.stat);
-        let same = u64::try_from(found.stat.st_size) == Ok(old.member.content.size) && member.mtime == old.member.mtime && stamp == old.stamp;
-        same && !old.member.torn && self.trusted_before.is_some_and(|limit| member.mtime < limit && stamp.ctime < limit)
+        let same = u64::try_from(found.stat.st_size) == Ok(old.member.content.size)
+            && member.mtime == old.member.mtime
+            && stamp == old.stamp;
+        same && !old.member.torn
+            && self
+                .trusted_before
+                .is_some_and(|limit| member.mtime < limit && stamp.ctime < limit)
     }
 
-    fn read(&mut self, found: &Found, mut member: Member, before: Option<&Old>, old: Option<&Old>) -> Result<(), ReadError> {
+    fn read(
+        &mut self,
+        found: &Found,
+        mut member: Member,
+        before: Option<&Old>,
+        old: Option<&Old>,
+    ) -> Result<(), ReadError> {
         let file = SourceFile::open(found)?;
-        let before_ref = before.map(|old| Before { member: &old.member, offset: old.offset });
+        let before_ref = before.map(|old| Before {
+            member: &old.member,
+            offset: old.offset,
+        });
         // What it is now, not what it was when its directory was read.
         (member.mtime, member.mode) = (source::mtime(&file.stat), file.stat.st_mode & 0o7777);
         let mut stamp = source::stamp(&file.stat);
@@ -248,14 +347,22 @@ impl<'a> Scan<'a> {
             (member.content, torn) = read_settled(&file, &mut buffer)?;
             self.monitor.advance(file.size());
             let header_and_map = self.header_pieces(&mut member, old, torn)?;
-            let mut placer = Placer { packer: &mut self.out.packer, known: &mut self.known, before: before_ref };
+            let mut placer = Placer {
+                packer: &mut self.out.packer,
+                known: &mut self.known,
+                before: before_ref,
+            };
             data = placer.place_small(&member.content, &buffer)?;
             self.buffer = buffer;
             self.out.pieces.append(&header_and_map);
             self.out.pieces.append(&data);
         } else {
             let monitor = self.monitor;
-            let mut placer = Placer { packer: &mut self.out.packer, known: &mut self.known, before: before_ref };
+            let mut placer = Placer {
+                packer: &mut self.out.packer,
+                known: &mut self.known,
+                before: before_ref,
+            };
             let read: Read = placer.read_large(&file, &mut |bytes| monitor.advance(bytes))?;
             torn = read.torn || file.was_changed()?;
             member.content = read.content;
@@ -265,7 +372,10 @@ impl<'a> Scan<'a> {
         }
         if torn {
             stamp = Stamp::NONE;
-            self.out.problems.push(format!("Changed while it was read: {}", printable(&found.path)));
+            self.out.problems.push(format!(
+                "Changed while it was read: {}",
+                printable(&found.path)
+            ));
         }
         self.warn_of_rot(before, &member, stamp, found);
         Ok(self.record(&member, stamp)?)
@@ -274,7 +384,10 @@ impl<'a> Scan<'a> {
     /// Content that changed while size, times and inode did not is what silent corruption looks like.
     fn warn_of_rot(&mut self, before: Option<&Old>, member: &Member, stamp: Stamp, found: &Found) {
         let rotten = before.is_some_and(|old| {
-            old.stamp == stamp && old.member.mtime == member.mtime && old.member.content.size == member.content.size && old.member.content.digest != member.content.digest
+            old.stamp == stamp
+                && old.member.mtime == member.mtime
+                && old.member.content.size == member.content.size
+                && old.member.content.digest != member.content.digest
         });
         let settled = self.out.cache.scan_start.as_second() - member.mtime.0 > RACY.as_secs();
         if rotten && settled {
@@ -286,7 +399,13 @@ impl<'a> Scan<'a> {
     }
 
     /// Adds a member whose data are placed already.
-    fn add(&mut self, mut member: Member, stamp: Stamp, old: Option<&Old>, data: Option<&Pieces>) -> Result<(), StoreError> {
+    fn add(
+        &mut self,
+        mut member: Member,
+        stamp: Stamp,
+        old: Option<&Old>,
+        data: Option<&Pieces>,
+    ) -> Result<(), StoreError> {
         let header_and_map = self.header_pieces(&mut member, old, false)?;
         self.out.pieces.append(&header_and_map);
         if let Some(data) = data {
@@ -296,7 +415,12 @@ impl<'a> Scan<'a> {
     }
 
     /// Makes the header and the sparse map: those of the previous stream if they are the same.
-    fn header_pieces(&mut self, member: &mut Member, old: Option<&Old>, torn: bool) -> Result<Pieces, StoreError> {
+    fn header_pieces(
+        &mut self,
+        member: &mut Member,
+        old: Option<&Old>,
+        torn: bool,
+    ) -> Result<Pieces, StoreError> {
         member.torn = torn;
         let head = header(member);
         member.header_bytes = u32::try_from(head.len()).expect("a header is small");
@@ -310,7 +434,10 @@ impl<'a> Scan<'a> {
         }
         let same_map = old.filter(|old| old.member.content.sparse_map().unwrap_or_default() == map);
         match same_map {
-            Some(old) => pieces.push(Origin::Old(old.offset + u64::from(old.member.header_bytes)), map.len() as u64),
+            Some(old) => pieces.push(
+                Origin::Old(old.offset + u64::from(old.member.header_bytes)),
+                map.len() as u64,
+            ),
             None => self.pack(&map, &mut pieces)?,
         }
         Ok(pieces)
@@ -358,10 +485,15 @@ impl<'a> Scan<'a> {
     /// Ends the stream with its two zero blocks.
     fn end(mut self) -> Result<Scanned, StoreError> {
         match self.previous_bytes {
-            Some(bytes) => self.out.pieces.push(Origin::Old(bytes - END_BYTES as u64), END_BYTES as u64),
+            Some(bytes) => self
+                .out
+                .pieces
+                .push(Origin::Old(bytes - END_BYTES as u64), END_BYTES as u64),
             None => {
                 let packed = self.out.packer.add(Lane::Small, &[0; END_BYTES], None)?;
-                self.out.pieces.push(Origin::New(packed.frame, packed.skip), END_BYTES as u64);
+                self.out
+                    .pieces
+                    .push(Origin::New(packed.frame, packed.skip), END_BYTES as u64);
             }
         }
         Ok(self.out)
@@ -370,12 +502,17 @@ impl<'a> Scan<'a> {
 
 /// The cache, if its stamps belong to the previous version's catalog.
 fn usable_cache(store: &Store, previous: &Previous) -> Option<ScanCache> {
-    store.scan_cache().filter(|cache| cache.seq == previous.version.seq && cache.catalog == previous.version.catalog.digest)
+    store.scan_cache().filter(|cache| {
+        cache.seq == previous.version.seq && cache.catalog == previous.version.catalog.digest
+    })
 }
 
 fn before(scan_start: Timestamp) -> Option<(i64, u32)> {
     let limit = scan_start.checked_sub(RACY).ok()?;
-    Some((limit.as_second(), u32::try_from(limit.subsec_nanosecond()).unwrap_or(0)))
+    Some((
+        limit.as_second(),
+        u32::try_from(limit.subsec_nanosecond()).unwrap_or(0),
+    ))
 }
 
 /// Reads a small file, again if it changed meanwhile.
