@@ -139,9 +139,9 @@ pub fn printable(name: &[u8]) -> String {
     for chunk in name.utf8_chunks() {
         for c in chunk.valid().chars() {
             if c.is_control() {
-                out.extend(c.escape_default())
+                out.extend(c.escape_default());
             } else {
-                out.push(c)
+                out.push(c);
             }
         }
         for byte in chunk.invalid() {

@@ -92,7 +92,7 @@ pub struct Fs {
     pub wait: bool,
     /// The directory or file to back up, an absolute path
     pub src: PathBuf,
-    /// The store, a path below ROOT_PATH
+    /// The store, a path below `ROOT_PATH`
     pub dst: String,
 }
 
@@ -101,7 +101,7 @@ pub struct List {
     /// For programs
     #[arg(long)]
     pub json: bool,
-    /// The store, a path below ROOT_PATH; without it all stores are shown
+    /// The store, a path below `ROOT_PATH`; without it all stores are shown
     pub dst: Option<String>,
 }
 
@@ -111,7 +111,7 @@ pub struct Restore {
     /// not later is taken
     #[arg(long, value_name = "WHEN", default_value = "latest")]
     pub at: String,
-    /// The store, a path below ROOT_PATH
+    /// The store, a path below `ROOT_PATH`
     pub dst: String,
     /// A directory that does not exist or is empty
     pub target: PathBuf,

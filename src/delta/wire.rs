@@ -175,7 +175,7 @@ fn decode_command(script: &mut Script, command: u8, at: usize) -> Result<usize, 
             }
             let end = offset
                 .checked_add(len)
-                .filter(|end| *end <= i64::MAX as u64);
+                .filter(|end| i64::try_from(*end).is_ok());
             check_output(script, len, end.is_some(), at)?;
             script.copy(offset, len);
             Ok(next)
@@ -208,7 +208,7 @@ fn check_output(script: &Script, len: u64, copy_fits: bool, at: usize) -> Result
     let fits = script
         .output_bytes()
         .checked_add(len)
-        .is_some_and(|end| end <= i64::MAX as u64);
+        .is_some_and(|end| i64::try_from(end).is_ok());
     if fits && copy_fits {
         Ok(())
     } else {

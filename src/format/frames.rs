@@ -89,7 +89,7 @@ pub fn decode(index: &[u8], file_bytes: u64) -> Result<Vec<DeltaFrame>, FormatEr
         .map(|frame| u64::from(frame.stored_bytes))
         .sum();
     let fits = frames.iter().all(|f| {
-        f.raw_bytes <= super::manifest::FRAME_MAX_BYTES && f.output_bytes <= i64::MAX as u64
+        f.raw_bytes <= super::manifest::FRAME_MAX_BYTES && i64::try_from(f.output_bytes).is_ok()
     });
     if stored + index.len() as u64 == file_bytes && fits {
         Ok(frames)

@@ -16,8 +16,8 @@ use crate::digest::{BLOCK_BYTES, Digest};
 use crate::error::{Error, StoreError, printable};
 use crate::report::Monitor;
 use crate::store::Store;
+use crate::store::catalogs::CatalogReader;
 use crate::store::stream::VersionStream;
-use crate::store::tree::CatalogReader;
 use crate::time::When;
 use crate::tree::unpack::{Fault, NewFile, Unpacker};
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 
 use super::file::TEMPORARY;
-use super::tree::ManifestReader;
+use super::manifests::ManifestReader;
 use super::{Area, READERS, Store, staging};
 use crate::catalog::Version;
 use crate::digest::Digest;

@@ -3,12 +3,14 @@
 //! Everything in it is immutable but `log.txt`, the cache and the locks. [`commit`](commit) makes a state, [`collect`]
 //! removes what no state names, [`stream`] reads versions back, [`packer`], [`tree`] and [`delta`] write.
 
+pub mod catalogs;
 pub mod codec;
 pub mod collect;
 pub mod commit;
 pub mod delta;
 pub mod disk;
 pub mod file;
+pub mod manifests;
 pub mod packer;
 pub mod pieces;
 mod readme;

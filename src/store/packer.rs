@@ -199,16 +199,15 @@ impl ObjectWriter {
         {
             self.close(true)?;
         }
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                self.begun += 1;
-                self.file.insert(NewFile::create(
-                    self.store.disk(),
-                    Area::Objects,
-                    self.begun,
-                )?)
-            }
+        let file = if let Some(file) = &mut self.file {
+            file
+        } else {
+            self.begun += 1;
+            self.file.insert(NewFile::create(
+                self.store.disk(),
+                Area::Objects,
+                self.begun,
+            )?)
         };
         let stored_bytes = u32::try_from(frame.stored.len()).expect("frames are bounded");
         let placeholder = frame.digest;

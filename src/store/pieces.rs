@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::tree::{ManifestReader, ManifestWriter, WrittenTree};
+use super::manifests::{ManifestReader, ManifestWriter};
+use super::tree::WrittenTree;
 use crate::catalog::{FrameRef, Slice};
 use crate::error::StoreError;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
 use super::delta::{DeltaReader, ScriptCache, script_cache};
-use super::tree::ManifestReader;
+use super::manifests::ManifestReader;
 use super::{Area, Store, codec};
 use crate::catalog::{FrameRef, PageRef, Version};
 use crate::delta::{Piece, Script};
@@ -142,7 +142,7 @@ impl VersionStream {
                     script.slice(range).for_each(|piece| match piece {
                         Piece::Literal(bytes) => window.extend_from_slice(bytes),
                         Piece::Copy { .. } => unreachable!("copies were folded"),
-                    })
+                    });
                 }
                 Fold::Copy { offset, len } => {
                     let mut at = window.len();

@@ -266,7 +266,8 @@ mod tests {
         assert_eq!(pax_mtime((5, 1)).unwrap(), "5.000000001");
         assert_eq!(pax_mtime((-2, 500_000_000)).unwrap(), "-1.500000000");
         assert_eq!(pax_mtime((-1, 0)).unwrap(), "-1");
-        assert_eq!(pax_mtime((1 << 33, 0)), None);
+        assert_eq!(pax_mtime(((1 << 33) - 1, 0)), None);
+        assert_eq!(pax_mtime((1 << 33, 0)).unwrap(), "8589934592");
         assert_eq!(pax_mtime((1 << 34, 0)).unwrap(), "17179869184");
     }
 

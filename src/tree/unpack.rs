@@ -128,7 +128,7 @@ impl Unpacker {
         created
             .map_err(|error| {
                 self.faults
-                    .push(Fault::Missing(printable(&member.path), error))
+                    .push(Fault::Missing(printable(&member.path), error));
             })
             .ok()
     }

@@ -177,7 +177,7 @@ impl Walk {
         };
         match fs::fstat(&*dir) {
             Ok(stat) if (stat.st_dev, stat.st_ino) == (found.stat.st_dev, found.stat.st_ino) => {
-                found.stat = stat
+                found.stat = stat;
             }
             Ok(_) => {
                 return problem(
@@ -276,6 +276,6 @@ fn read_names(dir: &OwnedFd) -> io::Result<Vec<CString>> {
 fn is_pseudo(dir: &OwnedFd) -> bool {
     // The field's type differs between architectures; the numbers fit in 32 bits.
     fs::fstatfs(dir).is_ok_and(|stat| {
-        PSEUDO.contains(&(u64::from_ne_bytes((stat.f_type as i64).to_ne_bytes()) & 0xffff_ffff))
+        PSEUDO.contains(&(u64::from_ne_bytes(stat.f_type.to_ne_bytes()) & 0xffff_ffff))
     })
 }

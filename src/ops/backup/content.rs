@@ -11,10 +11,10 @@ use crate::catalog::{Content, Member, Run};
 use crate::digest::{BLOCK_BYTES, Digest, is_zero};
 use crate::error::StoreError;
 use crate::store::Store;
+use crate::store::catalogs::CatalogReader;
 use crate::store::packer::{Lane, Packed, Packer};
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
-use crate::store::tree::CatalogReader;
 use crate::tree::source::SourceFile;
 
 /// Files up to this length are read whole before anything of them is packed, so that they lie in one piece.

@@ -15,11 +15,11 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::report::Monitor;
 use crate::store::Store;
+use crate::store::catalogs::CatalogReader;
 use crate::store::codec::Knobs;
 use crate::store::delta::DeltaWriter;
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::stream::VersionStream;
-use crate::store::tree::CatalogReader;
 
 /// The old stream is searched for in batches of this many bytes.
 const BATCH_BYTES: u64 = 32 << 20;
@@ -62,7 +62,7 @@ impl Layout {
             match piece.origin {
                 Origin::Old(old) => taken.push((old, piece.len, piece.start)),
                 Origin::New(..) | Origin::Staged(..) => {
-                    push_range(&mut fresh, piece.start, piece.len)
+                    push_range(&mut fresh, piece.start, piece.len);
                 }
             }
         }

@@ -2,6 +2,8 @@
 
 mod content;
 mod deltify;
+mod old;
+mod open;
 mod prove;
 mod scan;
 
@@ -18,12 +20,16 @@ use crate::format::state::State;
 use crate::plan::chain::{self, ChainPolicy};
 use crate::report::Monitor;
 use crate::store::codec::Knobs;
+use crate::store::manifests::{ManifestReader, ManifestWriter};
 use crate::store::staging::Staged;
 use crate::store::stream::VersionStream;
-use crate::store::tree::{ManifestReader, ManifestWriter, WrittenTree};
-use crate::store::{Presence, Store, collect, commit, staging};
+use crate::store::tree::WrittenTree;
+use crate::store::{Store, collect, commit, staging};
 use crate::tree::walk::Selection;
 
+pub use open::{refuse_foreign, vanished};
+
+use open::open_or_create;
 use scan::Scanned;
 
 /// How a file is found to be unchanged.
@@ -136,84 +142,6 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
         }
         previous => run.changed(previous.as_ref(), scanned),
     }
-}
-
-/// Refuses a directory that holds something else, before even a lock is put there.
-pub fn refuse_foreign(store: &Store) -> Result<(), Error> {
-    match store.presence()? {
-        Presence::Foreign(name) => Err(foreign(store, &name)),
-        Presence::Empty | Presence::Store => Ok(()),
-    }
-}
-
-fn foreign(store: &Store, name: &str) -> Error {
-    Error::Refused(format!(
-        "{} is not a store: it holds '{name}'. Choose another DST, or empty that directory",
-        store.name()
-    ))
-}
-
-/// The refusal to begin anew where there was a store.
-pub fn vanished(name: &str) -> Error {
-    Error::Refused(format!(
-        "The store {name} is not where it was in the last run: is its disk mounted? To begin a new store there, pass --adopt"
-    ))
-}
-
-fn open_or_create(store: &Store, options: &Options) -> Result<State, Error> {
-    match store.presence()? {
-        Presence::Empty if options.expected.is_some() => Err(vanished(store.name())),
-        Presence::Foreign(name) => Err(foreign(store, &name)),
-        Presence::Empty => {
-            store.create()?;
-            let state = State {
-                number: 1,
-                time: options.now,
-                store: uuid::Uuid::new_v4(),
-                host: options.host.clone(),
-                source: options.source_name.clone(),
-                next_seq: 1,
-                retained: Vec::new(),
-                kept_packs: Vec::new(),
-                archived: Vec::new(),
-                versions: Vec::new(),
-            };
-            collect::remove_temporaries(store)?;
-            Ok(commit::commit(store, state)?)
-        }
-        Presence::Store => {
-            let state = store.current()?;
-            refuse_unexpected(store, &state, options)?;
-            let same = state.host == options.host && state.source == options.source_name;
-            if same || options.adopt {
-                return Ok(state);
-            }
-            let (owner, source) = (&state.host, crate::error::printable(&state.source));
-            Err(Error::Refused(format!(
-                "The store {} belongs to {source} on {owner}; to go on with it for this source, pass --adopt",
-                store.name()
-            )))
-        }
-    }
-}
-
-fn refuse_unexpected(store: &Store, state: &State, options: &Options) -> Result<(), Error> {
-    let Some(expected) = options.expected else {
-        return Ok(());
-    };
-    let name = store.name();
-    if expected.store != state.store {
-        return Err(Error::Refused(format!(
-            "Another store lies at {name} than in the last run; to go on with it, pass --adopt"
-        )));
-    }
-    if expected.state > state.number {
-        return Err(Error::Refused(format!(
-            "The store {name} is older than in the last run (state {} instead of {}): is it an old copy? To go on with it, pass --adopt",
-            state.number, expected.state
-        )));
-    }
-    Ok(())
 }
 
 fn refuse_empty(

@@ -9,9 +9,9 @@ use crate::digest::Digest;
 use crate::error::{StoreError, printable};
 use crate::report::Monitor;
 use crate::store::Store;
+use crate::store::catalogs::CatalogReader;
 use crate::store::delta::DeltaReader;
 use crate::store::stream::VersionStream;
-use crate::store::tree::CatalogReader;
 use crate::tree::header::{END_BYTES, header};
 
 /// Decodes the delta again. Copies that the scan proved by equal digests must stand in it exactly so; everything else of

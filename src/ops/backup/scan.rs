@@ -5,18 +5,18 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::content::{Before, KnownBlocks, Placer, Read, ReadError, SMALL_FILE_BYTES, read_small};
+use super::old::{Old, OldMembers, usable_cache};
 use super::{Detection, Options, Previous};
-use crate::catalog::member::path_order;
 use crate::catalog::{Content, Kind, Member, PageRef};
 use crate::digest::Digest;
 use crate::error::{Error, SourceError, StoreError, printable};
 use crate::format::scan::{ScanCache, Stamp};
 use crate::report::Monitor;
 use crate::store::Store;
+use crate::store::catalogs::CatalogWriter;
 use crate::store::packer::{Lane, Packer};
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
-use crate::store::tree::{CatalogReader, CatalogWriter};
 use crate::tree::header::{END_BYTES, header};
 use crate::tree::source::{self, Owners, SourceFile};
 use crate::tree::walk::{Found, Step, Walk};
@@ -95,63 +95,6 @@ struct Scan<'a> {
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
     out: Scanned,
-}
-
-/// The previous catalog, read in step with the walk.
-struct OldMembers {
-    reader: Option<CatalogReader>,
-    next: Option<Old>,
-    stamps: std::vec::IntoIter<Stamp>,
-}
-
-struct Old {
-    offset: u64,
-    member: Member,
-    stamp: Stamp,
-}
-
-impl OldMembers {
-    fn open(
-        store: &Store,
-        previous: Option<&Previous>,
-        stamps: Vec<Stamp>,
-    ) -> Result<Self, StoreError> {
-        let reader = previous
-            .map(|previous| CatalogReader::open(store, &previous.version.catalog))
-            .transpose()?;
-        let mut old = Self {
-            reader,
-            next: None,
-            stamps: stamps.into_iter(),
-        };
-        old.advance()?;
-        Ok(old)
-    }
-
-    fn advance(&mut self) -> Result<Option<Old>, StoreError> {
-        let next = match &mut self.reader {
-            Some(reader) => reader.next_member()?,
-            None => None,
-        };
-        let next = next.map(|(offset, member)| Old {
-            offset,
-            member,
-            stamp: self.stamps.next().unwrap_or(Stamp::NONE),
-        });
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-
-    /// The previous member with this path. Paths must be asked for in order.
-    fn take(&mut self, path: &[u8]) -> Result<Option<Old>, StoreError> {
-        while let Some(next) = &self.next {
-            match path_order(&next.member.path, path) {
-                std::cmp::Ordering::Less => self.advance()?,
-                std::cmp::Ordering::Equal => return self.advance(),
-                std::cmp::Ordering::Greater => return Ok(None),
-            };
-        }
-        Ok(None)
-    }
 }
 
 impl<'a> Scan<'a> {
@@ -484,27 +427,18 @@ impl<'a> Scan<'a> {
 
     /// Ends the stream with its two zero blocks.
     fn end(mut self) -> Result<Scanned, StoreError> {
-        match self.previous_bytes {
-            Some(bytes) => self
-                .out
+        if let Some(bytes) = self.previous_bytes {
+            self.out
                 .pieces
-                .push(Origin::Old(bytes - END_BYTES as u64), END_BYTES as u64),
-            None => {
-                let packed = self.out.packer.add(Lane::Small, &[0; END_BYTES], None)?;
-                self.out
-                    .pieces
-                    .push(Origin::New(packed.frame, packed.skip), END_BYTES as u64);
-            }
+                .push(Origin::Old(bytes - END_BYTES as u64), END_BYTES as u64)
+        } else {
+            let packed = self.out.packer.add(Lane::Small, &[0; END_BYTES], None)?;
+            self.out
+                .pieces
+                .push(Origin::New(packed.frame, packed.skip), END_BYTES as u64);
         }
         Ok(self.out)
     }
-}
-
-/// The cache, if its stamps belong to the previous version's catalog.
-fn usable_cache(store: &Store, previous: &Previous) -> Option<ScanCache> {
-    store.scan_cache().filter(|cache| {
-        cache.seq == previous.version.seq && cache.catalog == previous.version.catalog.digest
-    })
 }
 
 fn before(scan_start: Timestamp) -> Option<(i64, u32)> {

@@ -1,0 +1,151 @@
+//! Catalogs: a version's members in path order, as a tree of pages.
+
+use super::tree::{TreeReader, TreeWriter, WrittenTree};
+use super::{Area, Store};
+use crate::catalog::{Member, PageRef};
+use crate::digest::Digest;
+use crate::error::StoreError;
+use crate::format::member::{self, Record};
+
+/// A leaf is never larger than this by more than one record.
+const LEAF_MAX_BYTES: usize = 1 << 20;
+
+/// Writes a catalog.
+pub struct CatalogWriter {
+    tree: TreeWriter,
+    raw: Vec<u8>,
+    first: Vec<u8>,
+    items: u64,
+    stream_bytes: u64,
+}
+
+impl CatalogWriter {
+    /// Begins a catalog that shares pages with `like`.
+    pub fn create(store: &Store, like: Option<&PageRef>) -> Result<Self, StoreError> {
+        let tree = TreeWriter::create(store, Area::Catalogs, like)?;
+        Ok(Self {
+            tree,
+            raw: member::header(),
+            first: Vec::new(),
+            items: 0,
+            stream_bytes: 0,
+        })
+    }
+
+    /// Adds the next member in path order.
+    pub fn add(&mut self, member: &Member) -> Result<(), StoreError> {
+        for record in member::encode(member) {
+            if self.items > 0 && (begins_page(&record) || self.raw.len() >= LEAF_MAX_BYTES) {
+                self.close()?;
+            }
+            if self.items == 0 {
+                self.first.clone_from(&record.key);
+            }
+            self.raw.extend_from_slice(&record.bytes);
+            self.items += 1;
+            self.stream_bytes += if record.is_member {
+                member.stream_bytes()
+            } else {
+                0
+            };
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        let raw = std::mem::replace(&mut self.raw, member::header());
+        self.tree.leaf(
+            &raw,
+            self.items,
+            self.stream_bytes,
+            std::mem::take(&mut self.first),
+        )?;
+        (self.items, self.stream_bytes) = (0, 0);
+        Ok(())
+    }
+
+    /// Completes the catalog.
+    pub fn finish(mut self) -> Result<WrittenTree, StoreError> {
+        self.close()?;
+        self.tree.finish()
+    }
+}
+
+/// Pages begin at keys chosen by their digest, so that an insertion moves no later boundary: every 128th member, every
+/// 8th record of block digests, which are larger.
+fn begins_page(record: &member::Keyed) -> bool {
+    let digest = Digest::of(&record.key).0;
+    let chance = u16::from_le_bytes([digest[0], digest[1]]);
+    chance.is_multiple_of(if record.is_member { 128 } else { 8 })
+}
+
+/// Reads the members of a catalog in order, each with the offset of its first byte in the stream.
+pub struct CatalogReader {
+    tree: TreeReader,
+    leaves: std::vec::IntoIter<PageRef>,
+    records: std::vec::IntoIter<Record>,
+    path: String,
+    begun: Option<Member>,
+    offset: u64,
+}
+
+impl CatalogReader {
+    /// Opens the catalog with this root.
+    pub fn open(store: &Store, root: &PageRef) -> Result<Self, StoreError> {
+        let tree = TreeReader::open(store, Area::Catalogs, root);
+        let leaves = tree.leaves()?.into_iter();
+        Ok(Self {
+            tree,
+            leaves,
+            records: Vec::new().into_iter(),
+            path: String::new(),
+            begun: None,
+            offset: 0,
+        })
+    }
+
+    /// The next member, `None` at the end.
+    pub fn next_member(&mut self) -> Result<Option<(u64, Member)>, StoreError> {
+        loop {
+            let Some(record) = self.records.next() else {
+                if self.next_leaf()? {
+                    continue;
+                }
+                return self.complete(None);
+            };
+            let result = match record {
+                Record::Member(record) => member::begin(record).map(Some),
+                Record::Blocks(blocks) => match &mut self.begun {
+                    Some(member) => member::add_blocks(member, blocks).map(|()| None),
+                    None => return Err(StoreError::damaged(&self.path, "blocks without a member")),
+                },
+            };
+            if let Some(next) = result.map_err(|error| StoreError::format(&self.path, &error))?
+                && let Some(done) = self.complete(Some(next))?
+            {
+                return Ok(Some(done));
+            }
+        }
+    }
+
+    /// Hands out the member whose records are complete, and begins `next`.
+    fn complete(&mut self, next: Option<Member>) -> Result<Option<(u64, Member)>, StoreError> {
+        let Some(done) = std::mem::replace(&mut self.begun, next) else {
+            return Ok(None);
+        };
+        let done = member::finish(done).map_err(|error| StoreError::format(&self.path, &error))?;
+        let offset = self.offset;
+        self.offset += done.stream_bytes();
+        Ok(Some((offset, done)))
+    }
+
+    fn next_leaf(&mut self) -> Result<bool, StoreError> {
+        let Some(leaf) = self.leaves.next() else {
+            return Ok(false);
+        };
+        let (path, raw) = self.tree.leaf(&leaf)?;
+        let records = member::decode(&raw).map_err(|error| StoreError::format(&path, &error))?;
+        (self.path, self.records) = (path, records.into_iter());
+        Ok(true)
+    }
+}
