@@ -1,5 +1,10 @@
 //! Keeps the layers: imports point down only, effects happen where they belong, only `cli` prints.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -111,7 +116,7 @@ fn effects_happen_where_they_belong() {
                 .map(|word| (*word).to_owned())
         };
         let refuse = |found: Option<String>, why: &str| {
-            assert!(found.is_none(), "{}: {:?}: {why}", path.display(), found)
+            assert!(found.is_none(), "{}: {:?}: {why}", path.display(), found);
         };
         if !may(&path, &["cli"]) {
             refuse(

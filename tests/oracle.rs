@@ -1,4 +1,9 @@
-//! Our deltas against other people's programs: `rdiff` (librsync) and fast_rsync, in both directions.
+//! Our deltas against other people's programs: `rdiff` (librsync) and `fast_rsync`, in both directions.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
 
 use std::fs;
 use std::process::Command;

@@ -40,7 +40,7 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     } else {
         work.seen(&args.dst)?
     };
-    let options = options(args, &general, &work, config, source, expected)?;
+    let options = options(args, &general, &work, config, source, expected);
     let store = open(&general, &path, args, expected)?;
     backup::refuse_foreign(&store)?;
     let _guard = store.lock_writer(args.wait)?;
@@ -143,7 +143,7 @@ fn options(
     config: SourceConfig,
     source: PathBuf,
     expected: Option<Seen>,
-) -> Result<Options, Error> {
+) -> Options {
     let mut leave_out = HashSet::new();
     for dir in [&general.root_path, &work.seen_dir()] {
         if let Ok(metadata) = std::fs::metadata(dir) {
@@ -157,7 +157,7 @@ fn options(
             read_all_span: config.read_all_span,
         }
     };
-    Ok(Options {
+    Options {
         source_name: source.as_os_str().as_bytes().to_vec(),
         source,
         host: rustix::system::uname()
@@ -182,7 +182,7 @@ fn options(
         }),
         now: Timestamp::now(),
         knobs: Knobs::REAL,
-    })
+    }
 }
 
 /// The store, its directory made if it is new.
@@ -231,7 +231,7 @@ fn tell(output: Output, dst: &str, report: &Report) -> Exit {
     report
         .problems
         .iter()
-        .for_each(|problem| output.warning(problem));
+        .for_each(|problem| Output::warning(problem));
     Exit::done(&report.problems)
 }
 

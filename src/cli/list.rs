@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::args::List;
 use super::exit::Exit;
 use super::fs::output_bytes;
+use super::output::Output;
 use super::{Context, stores};
 use crate::catalog::version::describe;
 use crate::catalog::{Version, VersionKind};
@@ -69,31 +70,26 @@ impl From<&Version> for Row {
 pub fn run(context: &Context, args: &List) -> Result<Exit, Error> {
     let general = stores::existing_config(context)?;
     match &args.dst {
-        Some(dst) => one(context, args, &general, dst),
-        None => all(context, args, &general),
+        Some(dst) => one(args, &general, dst),
+        None => all(args, &general),
     }
 }
 
-fn one(context: &Context, args: &List, general: &General, dst: &str) -> Result<Exit, Error> {
+fn one(args: &List, general: &General, dst: &str) -> Result<Exit, Error> {
     let versions = versions(&stores::open(general, dst)?)?;
     if args.json {
-        print_json(
-            context,
-            &Versions {
-                schema: SCHEMA,
-                versions: versions.iter().map(Row::from).collect(),
-            },
-        );
+        print_json(&Versions {
+            schema: SCHEMA,
+            versions: versions.iter().map(Row::from).collect(),
+        });
     } else {
-        context
-            .output
-            .answer(&table(&versions, &TimeZone::system()));
+        Output::answer(&table(&versions, &TimeZone::system()));
     }
     Ok(Exit::Done)
 }
 
 /// A store that cannot be read does not hide the others; the worst result counts.
-fn all(context: &Context, args: &List, general: &General) -> Result<Exit, Error> {
+fn all(args: &List, general: &General) -> Result<Exit, Error> {
     stores::require_root(general)?;
     let mut exit = Exit::Done;
     let mut found = Vec::new();
@@ -101,7 +97,7 @@ fn all(context: &Context, args: &List, general: &General) -> Result<Exit, Error>
         match stores::open(general, &name).and_then(|store| versions(&store)) {
             Ok(versions) => found.push((name, versions)),
             Err(error) => {
-                context.output.error(&error);
+                Output::error(&error);
                 exit = Exit::of(&error);
             }
         }
@@ -113,17 +109,14 @@ fn all(context: &Context, args: &List, general: &General) -> Result<Exit, Error>
             path: path(name),
             versions: versions.iter().map(Row::from).collect(),
         });
-        print_json(
-            context,
-            &AllStores {
-                schema: SCHEMA,
-                stores: stores.collect(),
-            },
-        );
+        print_json(&AllStores {
+            schema: SCHEMA,
+            stores: stores.collect(),
+        });
     } else {
-        found
-            .iter()
-            .for_each(|(name, versions)| context.output.answer(&summary(name, versions)));
+        for (name, versions) in &found {
+            Output::answer(&summary(name, versions));
+        }
     }
     Ok(exit)
 }
@@ -133,9 +126,9 @@ fn versions(store: &Store) -> Result<Vec<Version>, Error> {
     Ok(store.versions(&store.current()?)?)
 }
 
-fn print_json(context: &Context, value: &impl Serialize) {
+fn print_json(value: &impl Serialize) {
     let text = serde_json::to_string_pretty(value).expect("plain data");
-    context.output.answer(&format!("{text}\n"));
+    Output::answer(&format!("{text}\n"));
 }
 
 fn summary(name: &str, versions: &[Version]) -> String {

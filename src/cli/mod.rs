@@ -35,7 +35,7 @@ pub fn run() -> ExitCode {
     let exit = match execute(args, output) {
         Ok(exit) => exit,
         Err(error) => {
-            output.error(&error);
+            Output::error(&error);
             Exit::of(&error)
         }
     };

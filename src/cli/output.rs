@@ -27,17 +27,17 @@ impl Output {
     }
 
     /// What was asked for: printed even when quiet, without the program's name.
-    pub fn answer(self, text: &str) {
+    pub fn answer(text: &str) {
         let _ = write!(std::io::stdout(), "{text}");
     }
 
     /// Something that needs attention.
-    pub fn warning(self, text: &str) {
+    pub fn warning(text: &str) {
         let _ = writeln!(std::io::stderr(), "{NAME}: warning: {text}");
     }
 
     /// An error with its causes.
-    pub fn error(self, error: &Error) {
+    pub fn error(error: &Error) {
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {

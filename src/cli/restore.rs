@@ -4,6 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::args::Restore;
 use super::exit::Exit;
+use super::output::Output;
 use super::progress::Progress;
 use super::{Context, stores};
 use crate::catalog::version::describe;
@@ -40,9 +41,9 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
         .problems
         .iter()
         .take(SHOWN_PROBLEMS)
-        .for_each(|problem| output.warning(problem));
+        .for_each(|problem| Output::warning(problem));
     if report.problems.len() > SHOWN_PROBLEMS {
-        output.warning(&format!(
+        Output::warning(&format!(
             "{} more like these",
             report.problems.len() - SHOWN_PROBLEMS
         ));

@@ -242,9 +242,9 @@ mod tests {
             let mut script = Script::new();
             for (copy, offset, len, bytes) in ops {
                 if copy {
-                    script.copy(offset, len)
+                    script.copy(offset, len);
                 } else {
-                    script.literal(&bytes)
+                    script.literal(&bytes);
                 }
             }
             script

@@ -12,6 +12,7 @@ pub mod scan;
 pub mod staging;
 pub mod state;
 mod text;
+pub mod version;
 
 /// Why bytes or text are not what they should be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

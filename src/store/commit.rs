@@ -5,6 +5,7 @@ use super::{Area, Store, state_path};
 use crate::catalog::Version;
 use crate::error::StoreError;
 use crate::format::state::{self, State, VersionFile};
+use crate::format::version;
 
 /// When a state itself holds this many versions, all but [`KEPT_IN_STATE`] of them move to a version file.
 const STATE_MAX_VERSIONS: usize = 128;
@@ -77,7 +78,7 @@ fn archive(
         return Ok(None);
     };
     let mut file = NewFile::create(store.disk(), Area::Versions, number)?;
-    file.write(state::encode_versions(versions).as_bytes())?;
+    file.write(version::encode_versions(versions).as_bytes())?;
     Ok(Some(VersionFile {
         name: file.finish()?,
         first_seq: first.seq,

@@ -147,7 +147,7 @@ impl DeltaWriter {
         if self
             .file
             .as_ref()
-            .is_some_and(|(file, _)| file.len() >= FILE_BYTES)
+            .is_some_and(|(file, _)| file.written_bytes() >= FILE_BYTES)
         {
             self.close_file()?;
         }
@@ -175,7 +175,7 @@ impl DeltaWriter {
         };
         file.write(&frames::encode(&frames))?;
         let output_bytes = frames.iter().map(|frame| frame.output_bytes).sum();
-        let stored_bytes = file.len();
+        let stored_bytes = file.written_bytes();
         self.files.push(DeltaFile {
             name: file.finish()?,
             output_bytes,

@@ -48,7 +48,7 @@ impl NewFile {
     }
 
     /// How many bytes were written.
-    pub fn len(&self) -> u64 {
+    pub fn written_bytes(&self) -> u64 {
         self.len
     }
 

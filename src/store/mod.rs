@@ -27,6 +27,7 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::format::scan::{self, ScanCache};
 use crate::format::state::{self, State};
+use crate::format::version;
 use disk::Disk;
 
 /// A directory of the store.
@@ -282,7 +283,8 @@ impl Store {
                 ));
             }
             versions.extend(
-                state::decode_versions(&raw).map_err(|error| StoreError::format(&path, &error))?,
+                version::decode_versions(&raw)
+                    .map_err(|error| StoreError::format(&path, &error))?,
             );
         }
         versions.extend(state.versions.iter().cloned());

@@ -164,7 +164,7 @@ struct ObjectWriter {
     file: Option<NewFile>,
     begun: u64,
     /// Frames of the open object; its name is not known yet.
-    in_object: Vec<(u32, FrameRef, Vec<(u32, u32, Digest)>)>,
+    in_object: Vec<(u32, FrameBlocks)>,
     done: Vec<(u32, FrameRef)>,
     bytes: u64,
 }
@@ -195,7 +195,7 @@ impl ObjectWriter {
         if self
             .file
             .as_ref()
-            .is_some_and(|file| file.len() >= self.knobs.object_bytes)
+            .is_some_and(|file| file.written_bytes() >= self.knobs.object_bytes)
         {
             self.close(true)?;
         }
@@ -213,13 +213,13 @@ impl ObjectWriter {
         let placeholder = frame.digest;
         let place = FrameRef {
             object: placeholder,
-            offset: file.len(),
+            offset: file.written_bytes(),
             stored_bytes,
             raw_bytes: frame.raw_bytes,
             digest: frame.digest,
         };
         file.write(&frame.stored)?;
-        self.in_object.push((frame.number, place, frame.blocks));
+        self.in_object.push((frame.number, (place, frame.blocks)));
         Ok(())
     }
 
@@ -229,10 +229,10 @@ impl ObjectWriter {
         let Some(file) = self.file.take() else {
             return Ok(());
         };
-        self.bytes += file.len();
+        self.bytes += file.written_bytes();
         let object = file.finish()?;
         let mut recorded: Vec<FrameBlocks> = Vec::new();
-        for (number, frame, blocks) in self.in_object.drain(..) {
+        for (number, (frame, blocks)) in self.in_object.drain(..) {
             let frame = FrameRef { object, ..frame };
             self.done.push((number, frame));
             recorded.push((frame, blocks));

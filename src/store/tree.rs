@@ -93,7 +93,7 @@ impl TreeWriter {
         };
         let size = |len: usize| u32::try_from(len).expect("pages are bounded");
         let page = PageRef {
-            offset: file.len(),
+            offset: file.written_bytes(),
             stored_bytes: size(stored.len()),
             raw_bytes: size(raw.len()),
             ..page
@@ -153,7 +153,7 @@ impl TreeWriter {
             }
             level += 1;
         };
-        let written_bytes = self.file.as_ref().map_or(0, NewFile::len);
+        let written_bytes = self.file.as_ref().map_or(0, NewFile::written_bytes);
         let pack = self.file.map(NewFile::finish).transpose()?;
         Ok(WrittenTree {
             root: PageRef {

@@ -89,7 +89,7 @@ fn h12_six_releases_with_count_2() {
             "pkg",
             "MAX_INCREMENTAL_COUNT = 10",
             "MAX_INCREMENTAL_COUNT = 2",
-        )
+        );
     });
     let inc = "increment";
     assert_eq!(
@@ -108,7 +108,7 @@ fn h12_six_releases_with_span_0s() {
             "pkg",
             "MAX_INCREMENTAL_SPAN = \"24h\"",
             "MAX_INCREMENTAL_SPAN = \"0s\"",
-        )
+        );
     });
     assert_eq!(
         found,

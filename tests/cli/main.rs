@@ -1,5 +1,10 @@
 //! The program as people use it: typed commands, real files, other people's tools as judges.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
 mod commands;
 mod concurrency;
 mod kill;

@@ -47,7 +47,7 @@ pub fn release(root: &Path, n: u64) {
         fs::create_dir_all(root.join(format!("pkg{dir}/deep/er"))).unwrap();
     }
     for file in 0..240_u64 {
-        if (file * 7 + n) % 31 == 0 {
+        if (file * 7 + n).is_multiple_of(31) {
             continue;
         }
         let mut random = Random(file);
@@ -79,7 +79,7 @@ pub fn release(root: &Path, n: u64) {
 pub fn zoo(root: &Path) {
     fs::create_dir_all(root.join("dir/empty")).unwrap();
     let write = |name: &[u8], content: &[u8]| {
-        fs::write(root.join(OsStr::from_bytes(name)), content).unwrap()
+        fs::write(root.join(OsStr::from_bytes(name)), content).unwrap();
     };
     write(b"plain", b"content");
     write(b"empty-file", b"");
@@ -88,9 +88,9 @@ pub fn zoo(root: &Path) {
     write(b"not-utf8-\xff\xfe", b"3");
     write("ümläut-☃".as_bytes(), b"4");
     write(&[b'n'; 255], b"5");
-    write(b"dir/exactly-one-block", &[7; 65536]);
-    write(b"dir/zero-block", &[0; 65536]);
-    write(b"dir/one-more", &[8; 65537]);
+    write(b"dir/exactly-one-block", &vec![7; 65536]);
+    write(b"dir/zero-block", &vec![0; 65536]);
+    write(b"dir/one-more", &vec![8; 65537]);
     write(b"dir/512", &[9; 512]);
     let every: Vec<u8> = (1..=255_u8).filter(|byte| *byte != b'/').collect();
     for (index, part) in every.chunks(100).enumerate() {
@@ -116,7 +116,7 @@ pub fn zoo(root: &Path) {
     .unwrap();
     sparse(&root.join("sparse"), 100 << 20);
     let mode = |name: &str, mode| {
-        fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap()
+        fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
     };
     mode("plain", 0o4711);
     mode("dir/empty", 0o2555);
@@ -126,7 +126,7 @@ pub fn zoo(root: &Path) {
             root.join(name),
             FileTime::from_unix_time(seconds, nanoseconds),
         )
-        .unwrap()
+        .unwrap();
     };
     time("plain", 1_600_000_000, 987_654_321);
     time("dir/512", 0, 0);
@@ -140,7 +140,7 @@ pub fn sparse(path: &Path, len: u64) {
     let file = File::create(path).unwrap();
     file.set_len(len).unwrap();
     file.write_all_at(&[1; 1000], 0).unwrap();
-    file.write_all_at(&[2; 100_000], len / 2).unwrap();
+    file.write_all_at(&vec![2; 100_000], len / 2).unwrap();
     file.write_all_at(&[3; 10], len - 10).unwrap();
 }
 
@@ -149,9 +149,9 @@ pub fn image(path: &Path, bytes: usize, generation: u64) {
     let mut random = Random(42);
     let mut content = vec![0; bytes];
     for block in content.chunks_mut(16 << 10).step_by(3) {
-        block
-            .iter_mut()
-            .for_each(|byte| *byte = u8::try_from(random.below(256)).unwrap());
+        for byte in block {
+            *byte = u8::try_from(random.below(256)).unwrap();
+        }
     }
     for change in 0..generation * 20 {
         let mut random = Random(1000 + change);

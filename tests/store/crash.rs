@@ -119,7 +119,7 @@ fn check(
     if again != scenario.undisturbed {
         return Err("the next run gives another result".into());
     }
-    let left = leftovers(Arc::new(after.clone()))?;
+    let left = leftovers(&(Arc::new(after.clone()) as Arc<dyn Disk>))?;
     if left.is_empty() {
         Ok(())
     } else {

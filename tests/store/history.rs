@@ -7,6 +7,8 @@ use btw_backup::catalog::VersionKind;
 use btw_backup::ops::backup::Outcome;
 use jiff::SignedDuration;
 
+use btw_backup::store::disk::Disk;
+
 use crate::sim::SimDisk;
 use crate::world::{leftovers, options, run, source, streams, tree, versions};
 
@@ -77,7 +79,10 @@ fn nightly_fulls_for_400_days_are_stored_as_deltas_but_for_the_newest_and_two_an
         .collect();
     assert_eq!(whole, [398, 399, 400]);
     assert_eq!(streams(Arc::new(disk.clone())).unwrap().len(), 400);
-    assert_eq!(leftovers(Arc::new(disk)).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        leftovers(&(Arc::new(disk) as Arc<dyn Disk>)).unwrap(),
+        Vec::<String>::new()
+    );
     println!("nightly: 400/400 versions restore; 3 whole, 399 deltas");
 }
 

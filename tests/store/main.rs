@@ -1,5 +1,10 @@
 //! The store and the engine through their API, on a simulated disk.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
 mod crash;
 mod history;
 mod proof;

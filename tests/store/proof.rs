@@ -7,6 +7,8 @@ use btw_backup::error::{Error, StoreError};
 use btw_backup::ops::backup::{Expected, Options, Outcome};
 use btw_backup::store::codec::{Knobs, Product};
 
+use btw_backup::store::disk::Disk;
+
 use crate::sim::{Fault, SimDisk, Survival};
 use crate::world::{SMALL, leftovers, options, run, source, streams, tree, versions};
 
@@ -41,7 +43,10 @@ fn c8_a_frame_that_does_not_decode_is_never_committed() {
     );
     assert_eq!(streams(Arc::new(disk.clone())).unwrap(), before);
     run(Arc::new(disk.clone()), &options).unwrap();
-    assert_eq!(leftovers(Arc::new(disk)).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        leftovers(&(Arc::new(disk) as Arc<dyn Disk>)).unwrap(),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -76,7 +81,10 @@ fn c9_a_delta_that_does_not_rebuild_leaves_the_old_version_whole() {
         assert!(after[0].whole.is_some() && after[0].delta.is_empty());
         let found = streams(Arc::new(disk.clone())).unwrap();
         assert_eq!((found[&1], found.len()), (before[&1], 2));
-        assert_eq!(leftovers(Arc::new(disk)).unwrap(), Vec::<String>::new());
+        assert_eq!(
+            leftovers(&(Arc::new(disk) as Arc<dyn Disk>)).unwrap(),
+            Vec::<String>::new()
+        );
     }
 }
 
@@ -124,7 +132,10 @@ fn c6_c7_a_staged_object_is_hashed_before_it_is_believed() {
             disk.spoil(&format!("objects/{object}"), spoil);
             run(Arc::new(disk.clone()), &options).unwrap();
             assert_eq!(streams(Arc::new(disk.clone())).unwrap(), undisturbed);
-            assert_eq!(leftovers(Arc::new(disk)).unwrap(), Vec::<String>::new());
+            assert_eq!(
+                leftovers(&(Arc::new(disk) as Arc<dyn Disk>)).unwrap(),
+                Vec::<String>::new()
+            );
         }
     }
     assert!(taken_over > 0, "no crash left a staging record");

@@ -47,7 +47,7 @@ pub fn tree(root: &Path, generation: u64) {
         ("d/dump", dump),
         ("d/empty", Vec::new()),
         (
-            if generation % 2 == 0 {
+            if generation.is_multiple_of(2) {
                 "d/moves"
             } else {
                 "moved"
@@ -160,8 +160,8 @@ fn check_members(store: &Store, version: &Version, bytes: &[u8]) -> Result<(), S
 }
 
 /// What no state names, and temporary files and staging records.
-pub fn leftovers(disk: Arc<dyn Disk>) -> Result<Vec<String>, String> {
-    let store = Store::new(Arc::clone(&disk), "sim");
+pub fn leftovers(disk: &Arc<dyn Disk>) -> Result<Vec<String>, String> {
+    let store = Store::new(Arc::clone(disk), "sim");
     let state = store.current().map_err(|e| e.to_string())?;
     let mut left = collect::leftovers(&store, &state).map_err(|e| e.to_string())?;
     for area in btw_backup::store::Area::ALL {

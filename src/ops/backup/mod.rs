@@ -5,6 +5,7 @@ mod deltify;
 mod old;
 mod open;
 mod prove;
+mod regular;
 mod scan;
 
 use std::collections::HashSet;

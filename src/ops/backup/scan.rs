@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::content::{Before, KnownBlocks, Placer, Read, ReadError, SMALL_FILE_BYTES, read_small};
+use super::content::{KnownBlocks, ReadError};
 use super::old::{Old, OldMembers, usable_cache};
 use super::{Detection, Options, Previous};
 use crate::catalog::{Content, Kind, Member, PageRef};
@@ -18,14 +18,12 @@ use crate::store::packer::{Lane, Packer};
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
 use crate::tree::header::{END_BYTES, header};
-use crate::tree::source::{self, Owners, SourceFile};
+use crate::tree::source::{self, Owners};
 use crate::tree::walk::{Found, Step, Walk};
 
 /// A file whose times are not older than the last scan by this much may have changed within the clock's resolution
 /// after it was read: it is read again.
-const RACY: SignedDuration = SignedDuration::from_secs(2);
-/// A small file that changes while it is read is read again so many times before it is marked.
-const RETRIES: usize = 2;
+pub const RACY: SignedDuration = SignedDuration::from_secs(2);
 
 /// What the scan found.
 pub struct Scanned {
@@ -83,18 +81,19 @@ pub fn scan(
     Ok(scan.end()?)
 }
 
-struct Scan<'a> {
-    monitor: &'a dyn Monitor,
-    known: KnownBlocks<'a>,
-    old: OldMembers,
+/// The scan as it goes on.
+pub struct Scan<'a> {
+    pub monitor: &'a dyn Monitor,
+    pub known: KnownBlocks<'a>,
+    pub old: OldMembers,
     /// Files not changed since before this need not be read; `None` if everything must be.
-    trusted_before: Option<(i64, u32)>,
-    previous_bytes: Option<u64>,
-    owners: Owners,
+    pub trusted_before: Option<(i64, u32)>,
+    pub previous_bytes: Option<u64>,
+    pub owners: Owners,
     /// First path of each file with several names, by device and inode.
-    links: HashMap<(u64, u64), Vec<u8>>,
-    buffer: Vec<u8>,
-    out: Scanned,
+    pub links: HashMap<(u64, u64), Vec<u8>>,
+    pub buffer: Vec<u8>,
+    pub out: Scanned,
 }
 
 impl<'a> Scan<'a> {
@@ -211,7 +210,7 @@ impl<'a> Scan<'a> {
         self.links.get(&(stat.st_dev, stat.st_ino)).cloned()
     }
 
-    fn remember_link(&mut self, found: &Found) {
+    pub fn remember_link(&mut self, found: &Found) {
         let stat = &found.stat;
         if stat.st_nlink > 1 && source::kind(stat) != Some(Kind::Directory) {
             self.links
@@ -219,130 +218,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn regular(
-        &mut self,
-        found: &Found,
-        member: Member,
-        old: Option<&Old>,
-    ) -> Result<(), ReadError> {
-        let before = old.filter(|old| old.member.kind == Kind::Regular);
-        let stamp = source::stamp(&found.stat);
-        if let Some(old) = before.filter(|old| self.is_trusted(old, &member, found)) {
-            let size = old.member.content.size;
-            let member = Member {
-                content: old.member.content.clone(),
-                ..member
-            };
-            let mut data = Pieces::default();
-            let bytes = old.member.stream_bytes()
-                - u64::from(old.member.header_bytes)
-                - old.member.content.map_bytes();
-            data.push(
-                Origin::Old(
-                    old.offset
-                        + u64::from(old.member.header_bytes)
-                        + old.member.content.map_bytes(),
-                ),
-                bytes,
-            );
-            self.add(member, stamp, Some(old), Some(&data))?;
-            self.monitor.advance(size);
-        } else {
-            self.monitor
-                .detail(&format!("reading {}", printable(&found.path)));
-            self.read(found, member, before, old)?;
-        }
-        self.remember_link(found);
-        Ok(())
-    }
-
-    /// Whether size, times and inode say that a file is as it was.
-    fn is_trusted(&self, old: &Old, member: &Member, found: &Found) -> bool {
-        let stamp = source::stamp(&found.stat);
-        let same = u64::try_from(found.stat.st_size) == Ok(old.member.content.size)
-            && member.mtime == old.member.mtime
-            && stamp == old.stamp;
-        same && !old.member.torn
-            && self
-                .trusted_before
-                .is_some_and(|limit| member.mtime < limit && stamp.ctime < limit)
-    }
-
-    fn read(
-        &mut self,
-        found: &Found,
-        mut member: Member,
-        before: Option<&Old>,
-        old: Option<&Old>,
-    ) -> Result<(), ReadError> {
-        let file = SourceFile::open(found)?;
-        let before_ref = before.map(|old| Before {
-            member: &old.member,
-            offset: old.offset,
-        });
-        // What it is now, not what it was when its directory was read.
-        (member.mtime, member.mode) = (source::mtime(&file.stat), file.stat.st_mode & 0o7777);
-        let mut stamp = source::stamp(&file.stat);
-        let small = file.size() <= SMALL_FILE_BYTES;
-        let (data, torn);
-        if small {
-            let mut buffer = std::mem::take(&mut self.buffer);
-            (member.content, torn) = read_settled(&file, &mut buffer)?;
-            self.monitor.advance(file.size());
-            let header_and_map = self.header_pieces(&mut member, old, torn)?;
-            let mut placer = Placer {
-                packer: &mut self.out.packer,
-                known: &mut self.known,
-                before: before_ref,
-            };
-            data = placer.place_small(&member.content, &buffer)?;
-            self.buffer = buffer;
-            self.out.pieces.append(&header_and_map);
-            self.out.pieces.append(&data);
-        } else {
-            let monitor = self.monitor;
-            let mut placer = Placer {
-                packer: &mut self.out.packer,
-                known: &mut self.known,
-                before: before_ref,
-            };
-            let read: Read = placer.read_large(&file, &mut |bytes| monitor.advance(bytes))?;
-            torn = read.torn || file.was_changed()?;
-            member.content = read.content;
-            let header_and_map = self.header_pieces(&mut member, old, torn)?;
-            self.out.pieces.append(&header_and_map);
-            self.out.pieces.append(&read.data);
-        }
-        if torn {
-            stamp = Stamp::NONE;
-            self.out.problems.push(format!(
-                "Changed while it was read: {}",
-                printable(&found.path)
-            ));
-        }
-        self.warn_of_rot(before, &member, stamp, found);
-        Ok(self.record(&member, stamp)?)
-    }
-
-    /// Content that changed while size, times and inode did not is what silent corruption looks like.
-    fn warn_of_rot(&mut self, before: Option<&Old>, member: &Member, stamp: Stamp, found: &Found) {
-        let rotten = before.is_some_and(|old| {
-            old.stamp == stamp
-                && old.member.mtime == member.mtime
-                && old.member.content.size == member.content.size
-                && old.member.content.digest != member.content.digest
-        });
-        let settled = self.out.cache.scan_start.as_second() - member.mtime.0 > RACY.as_secs();
-        if rotten && settled {
-            self.out.notes.push(format!(
-                "Content changed though size and times did not (damage on the source's disk?): {}",
-                printable(&found.path)
-            ));
-        }
-    }
-
     /// Adds a member whose data are placed already.
-    fn add(
+    pub fn add(
         &mut self,
         mut member: Member,
         stamp: Stamp,
@@ -358,7 +235,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Makes the header and the sparse map: those of the previous stream if they are the same.
-    fn header_pieces(
+    pub fn header_pieces(
         &mut self,
         member: &mut Member,
         old: Option<&Old>,
@@ -395,7 +272,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Records a member that is in the stream.
-    fn record(&mut self, member: &Member, stamp: Stamp) -> Result<(), StoreError> {
+    pub fn record(&mut self, member: &Member, stamp: Stamp) -> Result<(), StoreError> {
         self.out.members += 1;
         self.out.size_bytes += member.content.size;
         self.out.cache.stamps.push(stamp);
@@ -430,7 +307,7 @@ impl<'a> Scan<'a> {
         if let Some(bytes) = self.previous_bytes {
             self.out
                 .pieces
-                .push(Origin::Old(bytes - END_BYTES as u64), END_BYTES as u64)
+                .push(Origin::Old(bytes - END_BYTES as u64), END_BYTES as u64);
         } else {
             let packed = self.out.packer.add(Lane::Small, &[0; END_BYTES], None)?;
             self.out
@@ -447,18 +324,4 @@ fn before(scan_start: Timestamp) -> Option<(i64, u32)> {
         limit.as_second(),
         u32::try_from(limit.subsec_nanosecond()).unwrap_or(0),
     ))
-}
-
-/// Reads a small file, again if it changed meanwhile.
-fn read_settled(file: &SourceFile, buffer: &mut Vec<u8>) -> std::io::Result<(Content, bool)> {
-    let mut result = read_small(file, buffer)?;
-    for _ in 0..RETRIES {
-        if !result.1 && !file.was_changed()? {
-            return Ok(result);
-        }
-        std::thread::yield_now();
-        result = read_small(file, buffer)?;
-    }
-    let changed = file.was_changed()?;
-    Ok((result.0, result.1 || changed))
 }

@@ -1,0 +1,153 @@
+//! Regular files in the scan: trusted unread, or read, compared and placed.
+
+use super::content::{Before, Placer, Read, ReadError, SMALL_FILE_BYTES, read_small};
+use super::old::Old;
+use super::scan::{RACY, Scan};
+use crate::catalog::{Content, Kind, Member};
+use crate::error::printable;
+use crate::format::scan::Stamp;
+use crate::store::pieces::{Origin, Pieces};
+use crate::tree::source::{self, SourceFile};
+use crate::tree::walk::Found;
+
+/// A small file that changes while it is read is read again so many times before it is marked.
+const RETRIES: usize = 2;
+
+impl Scan<'_> {
+    /// Adds a regular file, read only if it may have changed.
+    pub fn regular(
+        &mut self,
+        found: &Found,
+        member: Member,
+        old: Option<&Old>,
+    ) -> Result<(), ReadError> {
+        let before = old.filter(|old| old.member.kind == Kind::Regular);
+        let stamp = source::stamp(&found.stat);
+        if let Some(old) = before.filter(|old| self.is_trusted(old, &member, found)) {
+            let size = old.member.content.size;
+            let member = Member {
+                content: old.member.content.clone(),
+                ..member
+            };
+            let mut data = Pieces::default();
+            let bytes = old.member.stream_bytes()
+                - u64::from(old.member.header_bytes)
+                - old.member.content.map_bytes();
+            data.push(
+                Origin::Old(
+                    old.offset
+                        + u64::from(old.member.header_bytes)
+                        + old.member.content.map_bytes(),
+                ),
+                bytes,
+            );
+            self.add(member, stamp, Some(old), Some(&data))?;
+            self.monitor.advance(size);
+        } else {
+            self.monitor
+                .detail(&format!("reading {}", printable(&found.path)));
+            self.read(found, member, before, old)?;
+        }
+        self.remember_link(found);
+        Ok(())
+    }
+
+    /// Whether size, times and inode say that a file is as it was.
+    fn is_trusted(&self, old: &Old, member: &Member, found: &Found) -> bool {
+        let stamp = source::stamp(&found.stat);
+        let same = u64::try_from(found.stat.st_size) == Ok(old.member.content.size)
+            && member.mtime == old.member.mtime
+            && stamp == old.stamp;
+        same && !old.member.torn
+            && self
+                .trusted_before
+                .is_some_and(|limit| member.mtime < limit && stamp.ctime < limit)
+    }
+
+    fn read(
+        &mut self,
+        found: &Found,
+        mut member: Member,
+        before: Option<&Old>,
+        old: Option<&Old>,
+    ) -> Result<(), ReadError> {
+        let file = SourceFile::open(found)?;
+        let before_ref = before.map(|old| Before {
+            member: &old.member,
+            offset: old.offset,
+        });
+        // What it is now, not what it was when its directory was read.
+        (member.mtime, member.mode) = (source::mtime(&file.stat), file.stat.st_mode & 0o7777);
+        let mut stamp = source::stamp(&file.stat);
+        let small = file.size() <= SMALL_FILE_BYTES;
+        let (data, torn);
+        if small {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            (member.content, torn) = read_settled(&file, &mut buffer)?;
+            self.monitor.advance(file.size());
+            let header_and_map = self.header_pieces(&mut member, old, torn)?;
+            let mut placer = Placer {
+                packer: &mut self.out.packer,
+                known: &mut self.known,
+                before: before_ref,
+            };
+            data = placer.place_small(&member.content, &buffer)?;
+            self.buffer = buffer;
+            self.out.pieces.append(&header_and_map);
+            self.out.pieces.append(&data);
+        } else {
+            let monitor = self.monitor;
+            let mut placer = Placer {
+                packer: &mut self.out.packer,
+                known: &mut self.known,
+                before: before_ref,
+            };
+            let read: Read = placer.read_large(&file, &mut |bytes| monitor.advance(bytes))?;
+            torn = read.torn || file.was_changed()?;
+            member.content = read.content;
+            let header_and_map = self.header_pieces(&mut member, old, torn)?;
+            self.out.pieces.append(&header_and_map);
+            self.out.pieces.append(&read.data);
+        }
+        if torn {
+            stamp = Stamp::NONE;
+            self.out.problems.push(format!(
+                "Changed while it was read: {}",
+                printable(&found.path)
+            ));
+        }
+        self.warn_of_rot(before, &member, stamp, found);
+        Ok(self.record(&member, stamp)?)
+    }
+
+    /// Content that changed while size, times and inode did not is what silent corruption looks like.
+    fn warn_of_rot(&mut self, before: Option<&Old>, member: &Member, stamp: Stamp, found: &Found) {
+        let rotten = before.is_some_and(|old| {
+            old.stamp == stamp
+                && old.member.mtime == member.mtime
+                && old.member.content.size == member.content.size
+                && old.member.content.digest != member.content.digest
+        });
+        let settled = self.out.cache.scan_start.as_second() - member.mtime.0 > RACY.as_secs();
+        if rotten && settled {
+            self.out.notes.push(format!(
+                "Content changed though size and times did not (damage on the source's disk?): {}",
+                printable(&found.path)
+            ));
+        }
+    }
+}
+
+/// Reads a small file, again if it changed meanwhile.
+fn read_settled(file: &SourceFile, buffer: &mut Vec<u8>) -> std::io::Result<(Content, bool)> {
+    let mut result = read_small(file, buffer)?;
+    for _ in 0..RETRIES {
+        if !result.1 && !file.was_changed()? {
+            return Ok(result);
+        }
+        std::thread::yield_now();
+        result = read_small(file, buffer)?;
+    }
+    let changed = file.was_changed()?;
+    Ok((result.0, result.1 || changed))
+}
