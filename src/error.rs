@@ -51,6 +51,14 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A file that a newer program wrote: nothing is wrong with it.
+    #[error("Cannot read {file} in the store: {detail}")]
+    Newer {
+        /// The file, relative to the store.
+        file: String,
+        /// Which version it has.
+        detail: String,
+    },
     /// What was just computed does not reproduce what it must: nothing is committed.
     #[error(
         "Proof failed before the commit: {0}; nothing was committed. This points to faulty memory or a bug"
@@ -71,6 +79,13 @@ impl StoreError {
                 file: path,
                 detail: format!("it is missing (cannot {op})"),
             },
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Self::damaged(path, source.to_string())
+            }
+            // A link where a file of the store must be.
+            _ if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                Self::damaged(path, "it is a link")
+            }
             _ => Self::Io { op, path, source },
         }
     }
@@ -85,6 +100,12 @@ impl StoreError {
 
     /// A file that could not be decoded.
     pub fn format(file: impl Into<String>, error: &FormatError) -> Self {
+        if matches!(error, FormatError::Newer { .. }) {
+            return Self::Newer {
+                file: file.into(),
+                detail: error.to_string(),
+            };
+        }
         Self::damaged(file, error.to_string())
     }
 }

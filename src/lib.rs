@@ -3,7 +3,7 @@
 //!
 //! The library never prints, prompts, exits or reads environment variables; only [`cli`] does. The layers, from the top:
 //! [`cli`] and [`config`] (words for people), [`ops`] (the verbs), [`tree`] and [`store`] (effects), [`plan`],
-//! [`catalog`], [`format`] and [`delta`] (pure decisions and formats), and below them [`error`], [`time`], [`digest`] and
+//! [`catalog`], [`mod@format`] and [`delta`] (pure decisions and formats), and below them [`error`], [`time`], [`digest`] and
 //! [`report`]. Imports point down only; `ARCHITECTURE.md` has the map and the formats byte for byte.
 
 pub mod catalog;

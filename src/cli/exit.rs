@@ -41,6 +41,24 @@ impl Exit {
         }
     }
 
+    /// The worse of two.
+    pub fn or(self, other: Self) -> Self {
+        let order = [
+            Self::Done,
+            Self::Warnings,
+            Self::Locked,
+            Self::Usage,
+            Self::Failed,
+            Self::Damage,
+        ];
+        let rank = |exit: Self| order.iter().position(|other| *other == exit);
+        if rank(other) > rank(self) {
+            other
+        } else {
+            self
+        }
+    }
+
     /// The number that the shell sees.
     pub fn code(self) -> u8 {
         match self {
@@ -104,6 +122,10 @@ mod tests {
         for (error, code) in cases {
             assert_eq!(Exit::of(&error).code(), code, "{error}");
         }
+        let worst = [Exit::Damage, Exit::Done, Exit::Warnings]
+            .into_iter()
+            .fold(Exit::Done, Exit::or);
+        assert_eq!(worst, Exit::Damage);
         assert_eq!(
             (Exit::done(&[]).code(), Exit::done(&["w".into()]).code()),
             (0, 3)

@@ -44,17 +44,19 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let store = open(&general, &path, args, expected)?;
     backup::refuse_foreign(&store)?;
     let _guard = store.lock_writer(args.wait)?;
-    let report = {
+    let mut report = {
         let progress = Progress::new(context.output);
         backup::backup(&store, &options, &progress)?
     };
-    work.remember(
-        &args.dst,
-        Seen {
-            store: report.state.store,
-            state: report.state.number,
-        },
-    )?;
+    let seen = Seen {
+        store: report.state.store,
+        state: report.state.number,
+    };
+    if let Err(error) = work.remember(&args.dst, seen) {
+        report.problems.push(format!(
+            "The backup is done, but its bookkeeping could not be written: {error}"
+        ));
+    }
     Ok(tell(context.output, &args.dst, &report))
 }
 

@@ -98,7 +98,7 @@ fn all(args: &List, general: &General) -> Result<Exit, Error> {
             Ok(versions) => found.push((name, versions)),
             Err(error) => {
                 Output::error(&error);
-                exit = Exit::of(&error);
+                exit = exit.or(Exit::of(&error));
             }
         }
     }

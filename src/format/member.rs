@@ -16,7 +16,7 @@ const HEADER: [u8; 5] = [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION];
 /// Blocks in one record.
 const REGION_BLOCKS: u64 = 256;
 /// No record may claim more memory than this.
-const LIMIT: usize = 4 << 20;
+const LIMIT: usize = 64 << 20;
 
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,

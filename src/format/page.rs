@@ -13,7 +13,7 @@ use crate::catalog::PageRef;
 use crate::digest::Digest;
 
 /// A page is never larger than this, raw; a decoder refuses more.
-pub const PAGE_MAX_BYTES: u32 = 4 << 20;
+pub const PAGE_MAX_BYTES: u32 = 64 << 20;
 /// Levels above the leaves that a decoder accepts.
 pub const LEVEL_MAX: u8 = 8;
 

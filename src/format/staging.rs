@@ -1,7 +1,7 @@
 //! The staging record: which blocks the objects of a run hold that has not committed yet.
 //!
 //! One text file per object, named as the object: `object NAME`, then per frame `frame OFFSET STORED RAW DIGEST`, then for each block in the frame
-//! `block SKIP TAKE DIGEST`; the last line is `end`. The next run hashes the object before it believes any of it.
+//! `block SKIP TAKE DIGEST`; the last line is `end` with the BLAKE3 of all before. The next run hashes the object before it believes any of it.
 
 use std::fmt::Write as _;
 
@@ -35,15 +35,24 @@ pub fn encode(object: Digest, frames: &[FrameBlocks]) -> Vec<u8> {
             writeln!(out, "block {skip} {take} {digest}").expect("a String takes everything");
         }
     }
-    out.push_str("end\n");
+    let digest = Digest::of(out.as_bytes());
+    writeln!(out, "end {digest}").expect("a String takes everything");
     out.into_bytes()
 }
 
 /// Reads the record of `object`.
 pub fn decode(raw: &[u8], object: Digest) -> Result<Vec<StagedBlock>, FormatError> {
-    let content = text::lines(raw)?
-        .strip_suffix("end\n")
-        .ok_or_else(|| FormatError::content("the record is cut off"))?;
+    let content = text::lines(raw)?;
+    let (content, end) = content.split_at(content.rfind("end ").unwrap_or(0));
+    if end
+        != format!(
+            "end {}
+",
+            Digest::of(content.as_bytes())
+        )
+    {
+        return Err(FormatError::content("the record is cut off or spoilt"));
+    }
     let content = content
         .strip_prefix(&format!("object {object}\n"))
         .ok_or_else(|| FormatError::content("another object's record"))?;

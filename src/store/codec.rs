@@ -47,6 +47,22 @@ pub fn encode(raw: &[u8], level: i32) -> Vec<u8> {
         .expect("the buffer is as large as the worst case")
 }
 
+/// Encodes a frame and proves that it decodes to the same bytes; `tamper` may spoil it in between.
+pub fn encode_proved(
+    raw: &[u8],
+    level: i32,
+    tamper: impl FnOnce(&mut Vec<u8>),
+) -> Result<Vec<u8>, StoreError> {
+    let mut stored = encode(raw, level);
+    tamper(&mut stored);
+    match zstd::bulk::decompress(&stored, raw.len()) {
+        Ok(decoded) if decoded == raw => Ok(stored),
+        _ => Err(StoreError::Proof(
+            "a compressed frame does not decode to its content".into(),
+        )),
+    }
+}
+
 /// Decodes a frame that must have exactly `raw_bytes`; `place` names it in the error.
 pub fn decode(stored: &[u8], raw_bytes: u32, place: &str) -> Result<Vec<u8>, StoreError> {
     let raw = zstd::bulk::decompress(stored, raw_bytes as usize);

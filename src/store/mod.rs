@@ -303,7 +303,12 @@ impl Store {
 
     /// The scan cache, if there is a sound one.
     pub fn scan_cache(&self) -> Option<ScanCache> {
-        scan::decode(&self.read_all(SCAN_CACHE).ok()?, SCAN_CACHE_MAX_BYTES)
+        scan::decode(
+            &self
+                .read_bounded(SCAN_CACHE, SCAN_CACHE_MAX_BYTES as u64)
+                .ok()?,
+            SCAN_CACHE_MAX_BYTES,
+        )
     }
 
     /// Replaces the scan cache. It is not synced: what a crash leaves of it is recognised by its digest.
@@ -366,11 +371,15 @@ impl Store {
     }
 
     fn read_all(&self, path: &str) -> Result<Vec<u8>, StoreError> {
+        self.read_bounded(path, TEXT_MAX_BYTES)
+    }
+
+    fn read_bounded(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
         let file = self
             .disk
             .open(path)
             .map_err(|error| StoreError::io("open", path, error))?;
-        if file.len() > TEXT_MAX_BYTES {
+        if file.len() > max_bytes {
             return Err(StoreError::damaged(path, "it is far too large"));
         }
         let mut bytes = vec![0; usize::try_from(file.len()).expect("bounded above")];

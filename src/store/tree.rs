@@ -84,7 +84,13 @@ impl TreeWriter {
         if let Some(known) = self.known.get(&page.digest) {
             return Ok(known.clone());
         }
-        let stored = codec::encode(raw, PAGE_LEVEL);
+        let stored = codec::encode_proved(raw, PAGE_LEVEL, |_| ())?;
+        if raw.len().max(stored.len()) > page::PAGE_MAX_BYTES as usize {
+            return Err(StoreError::Proof(format!(
+                "a page of {} would be larger than the format allows",
+                self.area.dir()
+            )));
+        }
         let file = match &mut self.file {
             Some(file) => file,
             None => self

@@ -196,9 +196,22 @@ fn add_xattrs(member: &Member, add: &mut impl FnMut(&[u8], &[u8])) {
         };
         match list.zip(acl::to_text(value)) {
             Some((key, text)) => add(key, text.as_bytes()),
-            None => add(&[b"SCHILY.xattr.", &name[..]].concat(), value),
+            None => add(&[b"SCHILY.xattr.", &keyword(name)[..]].concat(), value),
         }
     }
+}
+
+/// A pax keyword ends at `=`: GNU tar writes that and `%` as `%3D` and `%25`.
+fn keyword(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for byte in name {
+        match byte {
+            b'=' => out.extend_from_slice(b"%3D"),
+            b'%' => out.extend_from_slice(b"%25"),
+            other => out.push(*other),
+        }
+    }
+    out
 }
 
 /// Seconds as a decimal fraction, if ustar's whole seconds since 1970 are not enough.

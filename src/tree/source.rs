@@ -78,11 +78,20 @@ fn nanoseconds<T: TryInto<u32>>(value: T) -> u32 {
         .unwrap_or(0)
 }
 
-/// A member without content: all that its header needs.
-pub fn member(found: &Found, kind: Kind, owners: &mut Owners) -> io::Result<Member> {
+/// A member without content: all that its header needs. Attributes that could not be read are left out, and the reason
+/// is returned beside it.
+pub fn member(
+    found: &Found,
+    kind: Kind,
+    owners: &mut Owners,
+) -> io::Result<(Member, Option<io::Error>)> {
+    let (xattrs, unread) = match xattrs(found) {
+        Ok(xattrs) => (xattrs, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let stat = &found.stat;
     let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
-    Ok(Member {
+    let member = Member {
         path: found.path.clone(),
         kind,
         mode: stat.st_mode & 0o7777,
@@ -101,11 +110,12 @@ pub fn member(found: &Found, kind: Kind, owners: &mut Owners) -> io::Result<Memb
         } else {
             (0, 0)
         },
-        xattrs: xattrs(found)?,
+        xattrs,
         content: Content::default(),
         header_bytes: 0,
         torn: false,
-    })
+    };
+    Ok((member, unread))
 }
 
 /// Extended attributes, sorted. Read through `/proc/self/fd`, because no system call reads them below a directory
@@ -207,6 +217,11 @@ impl SourceFile {
             // A file system that knows no holes.
             Err(_) => offset,
         }
+    }
+
+    /// Where the data that begin at `offset` end.
+    pub fn data_end(&self, offset: u64) -> u64 {
+        fs::seek(&self.file, SeekFrom::Hole(offset)).map_or(self.size(), |end| end.max(offset))
     }
 
     /// Whether it was written to since it was opened.

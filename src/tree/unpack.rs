@@ -2,6 +2,7 @@
 //!
 //! The directory is new and belongs to us alone until everything is in it; directories get their modes and times last.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -33,6 +34,8 @@ pub struct Unpacker {
     /// Directories whose attributes wait until they are full.
     directories: Vec<Member>,
     faults: Vec<Fault>,
+    /// Devices that only root could have made.
+    unmade: HashSet<Vec<u8>>,
 }
 
 /// A regular file being filled.
@@ -54,6 +57,7 @@ impl Unpacker {
             near: None,
             directories: Vec::new(),
             faults: Vec::new(),
+            unmade: HashSet::new(),
         })
     }
 
@@ -79,6 +83,12 @@ impl Unpacker {
                 return Ok(());
             }
             Kind::Symlink => fs::symlinkat(OsStr::from_bytes(&member.link), &dir, name)?,
+            Kind::HardLink if self.unmade.contains(&member.link) => {
+                let error = io::Error::other("the device that it names was not made");
+                self.faults
+                    .push(Fault::Attribute(printable(&member.path), "link", error));
+                return Ok(());
+            }
             Kind::HardLink => {
                 let (target_dir, target) = self.place(&member.link)?;
                 return Ok(fs::linkat(
@@ -98,6 +108,7 @@ impl Unpacker {
                             "device",
                             error,
                         ));
+                        self.unmade.insert(member.path.clone());
                         return Ok(());
                     }
                     result => result?,

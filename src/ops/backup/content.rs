@@ -211,8 +211,10 @@ impl Placer<'_, '_> {
             let next = file.next_data(at).min(last_block) / BLOCK * BLOCK;
             advance(next.max(at) - at);
             at = next.max(at);
-            let window =
-                usize::try_from((size - at).min(WINDOW_BYTES as u64)).expect("at most the buffer");
+            // Not a byte of a hole is read, but for those that share a block with data.
+            let extent = file.data_end(at).max(at + 1).next_multiple_of(BLOCK) - at;
+            let window = (size - at).min(WINDOW_BYTES as u64).min(extent);
+            let window = usize::try_from(window).expect("at most the buffer");
             let count = file.read_at(&mut buffer[..window], at)?;
             buffer[count..window].fill(0);
             torn |= count < window;

@@ -29,7 +29,7 @@ const INDEXED_BYTES: u64 = 64 << 20;
 const BEHIND_BYTES: u64 = 16 << 20;
 /// Fresh ranges are no longer than this.
 const FRESH_MAX_BYTES: u64 = 8 << 20;
-/// What one thread searches for at a time.
+/// Unknown spans are no longer than this.
 const PART_BYTES: u64 = 1 << 20;
 /// Shorter blocks are left to the search.
 const SHARED_MIN_BYTES: u64 = 512;
@@ -68,7 +68,7 @@ impl Layout {
         }
         taken.sort_unstable();
         let spans = partition(&taken, previous.stream_bytes);
-        let spans = find_duplicates(store, spans, previous)?;
+        let spans = cut_unknown(find_duplicates(store, spans, previous)?);
         Ok(Self { spans, fresh })
     }
 
@@ -129,6 +129,24 @@ fn partition(taken: &[(u64, u64, u64)], old_bytes: u64) -> Vec<Span> {
         });
     }
     spans
+}
+
+/// Cuts what is unknown into parts that one thread searches for at a time: memory does not follow the change.
+fn cut_unknown(spans: Vec<Span>) -> Vec<Span> {
+    let cut = |span: Span| {
+        let part = if span.new.is_some() {
+            span.len
+        } else {
+            PART_BYTES
+        };
+        let starts = (0..span.len.div_ceil(part)).map(move |index| index * part);
+        starts.map(move |at| Span {
+            old: span.old + at,
+            len: part.min(span.len - at),
+            new: span.new,
+        })
+    };
+    spans.into_iter().flat_map(cut).collect()
 }
 
 /// The span that holds a byte of the old stream.
@@ -228,7 +246,14 @@ pub fn write(
         for span in batch {
             match span.new {
                 Some(new) => hint = new + span.len,
-                None => hint = read_parts(old, span, hint, &mut parts)?,
+                None => {
+                    parts.push(Part {
+                        old: old.read(span.old..span.old + span.len)?,
+                        hint,
+                    });
+                    // The next part of a long unknown stretch is expected on the same diagonal.
+                    hint += span.len;
+                }
             }
         }
         let scripts = match parts.first() {
@@ -252,25 +277,6 @@ fn batch_len(spans: &[Span]) -> usize {
     fits.count()
 }
 
-fn read_parts(
-    old: &VersionStream,
-    span: &Span,
-    hint: u64,
-    parts: &mut Vec<Part>,
-) -> Result<u64, StoreError> {
-    let mut at = 0;
-    while at < span.len {
-        let len = PART_BYTES.min(span.len - at);
-        let start = span.old + at;
-        parts.push(Part {
-            old: old.read(start..start + len)?,
-            hint: hint + at,
-        });
-        at += len;
-    }
-    Ok(hint)
-}
-
 fn write_batch(
     batch: &[Span],
     scripts: &[Script],
@@ -279,10 +285,8 @@ fn write_batch(
     let mut scripts = scripts.iter();
     for span in batch {
         let Some(new) = span.new else {
-            for _ in 0..span.len.div_ceil(PART_BYTES) {
-                let script = scripts.next().expect("one script per part");
-                script.pieces().try_for_each(|piece| writer.push(piece))?;
-            }
+            let script = scripts.next().expect("one script per unknown span");
+            script.pieces().try_for_each(|piece| writer.push(piece))?;
             continue;
         };
         writer.push(Piece::Copy {

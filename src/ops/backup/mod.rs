@@ -187,10 +187,10 @@ struct Run<'a> {
 impl Run<'_> {
     fn unchanged(self, previous: &Version, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
-        let (catalog, cache, notes) = scanned.finish_unchanged()?;
+        let (cache, notes) = scanned.finish_unchanged()?;
         let cache = ScanCache {
             seq: previous.seq,
-            catalog: catalog.digest,
+            catalog: previous.catalog.digest,
             ..cache
         };
         let kind = chain::next_kind(&self.versions, self.options.now, &self.options.chain);

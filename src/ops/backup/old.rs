@@ -1,8 +1,8 @@
 //! The previous version's members, side by side with the walk.
 
 use super::Previous;
-use crate::catalog::Member;
 use crate::catalog::member::path_order;
+use crate::catalog::{Kind, Member};
 use crate::error::StoreError;
 use crate::format::scan::{ScanCache, Stamp};
 use crate::store::Store;
@@ -44,10 +44,18 @@ impl OldMembers {
             Some(reader) => reader.next_member()?,
             None => None,
         };
-        let next = next.map(|(offset, member)| Old {
-            offset,
-            member,
-            stamp: self.stamps.next().unwrap_or(Stamp::NONE),
+        let next = next.map(|(offset, member)| {
+            // What is not in the stream has no stamp: such members come and go without a new version.
+            let stamp = if member.kind == Kind::Absent {
+                None
+            } else {
+                self.stamps.next()
+            };
+            Old {
+                offset,
+                member,
+                stamp: stamp.unwrap_or(Stamp::NONE),
+            }
         });
         Ok(std::mem::replace(&mut self.next, next))
     }

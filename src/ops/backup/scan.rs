@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::content::{KnownBlocks, ReadError};
 use super::old::{Old, OldMembers, usable_cache};
 use super::{Detection, Options, Previous};
-use crate::catalog::{Content, Kind, Member, PageRef};
+use crate::catalog::{Content, Kind, Member};
 use crate::digest::Digest;
 use crate::error::{Error, SourceError, StoreError, printable};
 use crate::format::scan::{ScanCache, Stamp};
@@ -25,6 +25,9 @@ use crate::tree::walk::{Found, Step, Walk};
 /// after it was read: it is read again.
 pub const RACY: SignedDuration = SignedDuration::from_secs(2);
 
+/// Headers and maps are packed by parts of at most this length.
+const HEADER_PART_BYTES: usize = 1 << 20;
+
 /// What the scan found.
 pub struct Scanned {
     /// The new stream.
@@ -33,7 +36,7 @@ pub struct Scanned {
     pub packer: Packer,
     /// The new catalog, complete but for its last page.
     pub catalog: CatalogWriter,
-    /// Stamps of all members; version and catalog digest are filled in later.
+    /// Stamps of the stream's members; version and catalog digest are filled in later.
     pub cache: ScanCache,
     /// How many members the stream has.
     pub members: u64,
@@ -49,9 +52,9 @@ pub struct Scanned {
 
 impl Scanned {
     /// Ends a scan that found nothing new; what it may have written is left to the collector.
-    pub fn finish_unchanged(self) -> Result<(PageRef, ScanCache, Vec<String>), StoreError> {
+    pub fn finish_unchanged(self) -> Result<(ScanCache, Vec<String>), StoreError> {
         self.packer.finish()?;
-        Ok((self.catalog.finish()?.root, self.cache, self.notes))
+        Ok((self.cache, self.notes))
     }
 }
 
@@ -165,26 +168,15 @@ impl<'a> Scan<'a> {
         };
         self.out.is_file |= self.out.cache.stamps.is_empty() && kind == Kind::Regular;
         let result = match source::member(found, kind, &mut self.owners) {
-            Ok(member) => match self.link_to(found, &member) {
-                Some(first) => self
-                    .add(
-                        Member {
-                            kind: Kind::HardLink,
-                            link: first,
-                            ..member
-                        },
-                        source::stamp(&found.stat),
-                        old.as_ref(),
-                        None,
-                    )
-                    .map_err(ReadError::Store),
-                None if kind == Kind::Regular => self.regular(found, member, old.as_ref()),
-                None => {
-                    self.remember_link(found);
-                    self.add(member, source::stamp(&found.stat), old.as_ref(), None)
-                        .map_err(ReadError::Store)
+            Ok((member, unread)) => {
+                if let Some(error) = unread {
+                    self.out.problems.push(format!(
+                        "Cannot read the extended attributes of {}: {error}",
+                        printable(&found.path)
+                    ));
                 }
-            },
+                self.place(found, kind, member, old.as_ref())
+            }
             Err(error) => Err(ReadError::Source(error)),
         };
         match result {
@@ -199,6 +191,35 @@ impl<'a> Scan<'a> {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Adds a member whose metadata are known.
+    fn place(
+        &mut self,
+        found: &Found,
+        kind: Kind,
+        member: Member,
+        old: Option<&Old>,
+    ) -> Result<(), ReadError> {
+        let stamp = source::stamp(&found.stat);
+        match self.link_to(found, &member) {
+            Some(link) => self.add(
+                Member {
+                    kind: Kind::HardLink,
+                    link,
+                    ..member
+                },
+                stamp,
+                old,
+                None,
+            )?,
+            None if kind == Kind::Regular => self.regular(found, member, old)?,
+            None => {
+                self.remember_link(found);
+                self.add(member, stamp, old, None)?;
+            }
+        }
+        Ok(())
     }
 
     /// The first name of a file that was met before under another one.
@@ -264,9 +285,10 @@ impl<'a> Scan<'a> {
     }
 
     fn pack(&mut self, bytes: &[u8], pieces: &mut Pieces) -> Result<(), StoreError> {
-        if !bytes.is_empty() {
-            let packed = self.out.packer.add(Lane::Small, bytes, None)?;
-            pieces.push(Origin::New(packed.frame, packed.skip), bytes.len() as u64);
+        // The map of a file with millions of holes is longer than a frame may be.
+        for part in bytes.chunks(HEADER_PART_BYTES) {
+            let packed = self.out.packer.add(Lane::Small, part, None)?;
+            pieces.push(Origin::New(packed.frame, packed.skip), part.len() as u64);
         }
         Ok(())
     }
@@ -283,7 +305,6 @@ impl<'a> Scan<'a> {
     fn absent(&mut self, path: Vec<u8>, error: &SourceError) -> Result<(), StoreError> {
         let reason = format!("{error}: {}", error.source);
         self.out.problems.push(reason.clone());
-        self.out.cache.stamps.push(Stamp::NONE);
         self.out.catalog.add(&Member {
             path,
             kind: Kind::Absent,
