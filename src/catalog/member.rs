@@ -224,24 +224,6 @@ impl Content {
         self.runs.iter().map(extent).collect()
     }
 
-    /// Where the block with this number lies in the data (which in a sparse member follows the map), if it holds data.
-    pub fn data_offset(&self, number: u64) -> Option<u64> {
-        if !self.is_large() {
-            return (number == 0 && self.size > 0).then_some(0);
-        }
-        let mut before = 0;
-        for run in &self.runs {
-            if number < run.first {
-                return None;
-            }
-            if number - run.first < run.digests.len() as u64 {
-                return Some((before + number - run.first) * BLOCK);
-            }
-            before += run.digests.len() as u64;
-        }
-        None
-    }
-
     /// Whether the member is written as a sparse one.
     pub fn is_sparse(&self) -> bool {
         self.is_large() && self.extents() != [(0, self.size)]

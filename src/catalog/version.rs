@@ -122,7 +122,7 @@ pub fn resolve<'a>(versions: &'a [Version], when: &When) -> Result<&'a Version, 
     match when {
         When::Latest { back } => usize::try_from(*back)
             .ok()
-            .and_then(|back| versions.len().checked_sub(back + 1))
+            .and_then(|back| versions.len().checked_sub(back.checked_add(1)?))
             .map(|index| &versions[index])
             .ok_or_else(|| {
                 NoVersion(format!(

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct Args {
-    /// Say nothing but errors
+    /// Say nothing but errors and warnings
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Say more: which files are read, and why

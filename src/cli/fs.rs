@@ -35,19 +35,22 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     refuse_overlap(&general, &source, &metadata, &path)?;
     let work = work_dir(context, args, &source)?;
     let config = work.config()?;
-    let expected = if args.adopt {
-        None
-    } else {
-        work.seen(&args.dst)?
-    };
-    let options = options(args, &general, &work, config, source, expected);
-    let store = open(&general, &path, args, expected)?;
+    let store = open(&general, &path, args, &work)?;
     backup::refuse_foreign(&store)?;
     let _guard = store.lock_writer(args.wait)?;
-    let mut report = {
+    // After the wait for the lock: the clock, and what the run before has left behind.
+    let options = options(
+        args,
+        &[&general.root_path, &path, &work.seen_dir()],
+        config,
+        source,
+        expected(args, &work)?,
+    );
+    let result = {
         let progress = Progress::new(context.output);
-        backup::backup(&store, &options, &progress)?
+        backup::backup(&store, &options, &progress)
     };
+    let mut report = result.inspect_err(|error| backup::log_failure(&store, &options, error))?;
     let seen = Seen {
         store: report.state.store,
         state: report.state.number,
@@ -138,20 +141,31 @@ fn work_dir(context: &Context, args: &Fs, source: &Path) -> Result<Workdir, Erro
     Ok(work)
 }
 
+fn expected(args: &Fs, work: &Workdir) -> Result<Option<Expected>, Error> {
+    let seen = if args.adopt {
+        None
+    } else {
+        work.seen(&args.dst)?
+    };
+    Ok(seen.map(|seen| Expected {
+        store: seen.store,
+        state: seen.state,
+    }))
+}
+
 fn options(
     args: &Fs,
-    general: &General,
-    work: &Workdir,
+    left_out: &[&Path],
     config: SourceConfig,
     source: PathBuf,
-    expected: Option<Seen>,
+    expected: Option<Expected>,
 ) -> Options {
-    let mut leave_out = HashSet::new();
-    for dir in [&general.root_path, &work.seen_dir()] {
-        if let Ok(metadata) = std::fs::metadata(dir) {
-            leave_out.insert((metadata.dev(), metadata.ino()));
-        }
-    }
+    let metadata = left_out
+        .iter()
+        .filter_map(|dir| std::fs::metadata(dir).ok());
+    let leave_out: HashSet<(u64, u64)> = metadata
+        .map(|metadata| (metadata.dev(), metadata.ino()))
+        .collect();
     let detection = if config.compare_bytes {
         Detection::Bytes
     } else {
@@ -178,18 +192,15 @@ fn options(
         },
         allow_empty: args.allow_empty,
         adopt: args.adopt,
-        expected: expected.map(|seen| Expected {
-            store: seen.store,
-            state: seen.state,
-        }),
+        expected,
         now: Timestamp::now(),
         knobs: Knobs::REAL,
     }
 }
 
 /// The store, its directory made if it is new.
-fn open(general: &General, path: &Path, args: &Fs, expected: Option<Seen>) -> Result<Store, Error> {
-    if expected.is_some() && !path.exists() {
+fn open(general: &General, path: &Path, args: &Fs, work: &Workdir) -> Result<Store, Error> {
+    if expected(args, work)?.is_some() && !path.exists() {
         return Err(backup::vanished(&args.dst));
     }
     let below = path

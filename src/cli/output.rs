@@ -31,6 +31,11 @@ impl Output {
         let _ = write!(std::io::stdout(), "{text}");
     }
 
+    /// Something for those who want to know more.
+    pub fn detail(text: &str) {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+
     /// Something that needs attention.
     pub fn warning(text: &str) {
         let _ = writeln!(std::io::stderr(), "{NAME}: warning: {text}");

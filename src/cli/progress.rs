@@ -62,7 +62,7 @@ impl Monitor for Progress {
         if self.verbose {
             match &self.bar {
                 Some(bar) => bar.lock().expect("no thread panics with it").println(text),
-                None => eprintln!("{text}"),
+                None => Output::detail(text),
             }
         }
     }

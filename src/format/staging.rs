@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::FormatError;
+use super::manifest::FRAME_MAX_BYTES;
 use super::text::{self, Words};
 use crate::catalog::{FrameRef, Slice};
 use crate::digest::Digest;
@@ -64,6 +65,9 @@ pub fn decode(raw: &[u8], object: Digest) -> Result<Vec<StagedBlock>, FormatErro
             ("frame", _) => {
                 let (offset, stored_bytes) = (words.value("OFFSET")?, words.value("STORED")?);
                 let (raw_bytes, digest) = (words.value("RAW")?, words.value("DIGEST")?);
+                if stored_bytes > FRAME_MAX_BYTES || raw_bytes > FRAME_MAX_BYTES {
+                    return Err(words.error("the frame is larger than this program allows"));
+                }
                 frame = Some(FrameRef {
                     object,
                     offset,

@@ -62,7 +62,9 @@ pub fn restore(
         place.discard();
         return Err(Error::file("restore", path, error));
     }
-    let target = place.publish(single.as_deref())?;
+    let target = place
+        .publish(single.as_deref())
+        .inspect_err(|_| place.discard())?;
     Ok(Report {
         version: version.clone(),
         target,
@@ -86,6 +88,9 @@ struct Place {
 
 impl Place {
     fn prepare(target: &Path) -> Result<Self, Error> {
+        // A link to an empty directory stands for that directory.
+        let resolved = target.canonicalize().ok().filter(|real| real.is_dir());
+        let target = resolved.as_deref().unwrap_or(target);
         let exists = match std::fs::read_dir(target) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
@@ -112,6 +117,13 @@ impl Place {
                 target.display()
             )));
         };
+        if exists && device(&absolute)? != device(parent)? {
+            return Err(Error::Refused(format!(
+                "{} is a mount point, which cannot be replaced; name a directory in it, such as {}",
+                target.display(),
+                target.join("restored").display()
+            )));
+        }
         let mut hidden = OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".btw-{}", uuid::Uuid::new_v4().simple()));
@@ -147,6 +159,11 @@ impl Place {
         // What cannot be removed lies beside the target under a name that says whose it is.
         let _ = std::fs::remove_dir_all(&self.temporary);
     }
+}
+
+fn device(path: &Path) -> Result<u64, Error> {
+    let metadata = std::fs::metadata(path).map_err(|error| Error::file("look at", path, error))?;
+    Ok(std::os::unix::fs::MetadataExt::dev(&metadata))
 }
 
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {

@@ -25,11 +25,17 @@ pub fn commit(store: &Store, next: State) -> Result<State, StoreError> {
     for area in NAMED {
         store.sync_dir(area.dir())?;
     }
+    let content = state::encode(&next);
+    if state::decode(&content).ok().as_ref() != Some(&next) {
+        return Err(StoreError::Proof(
+            "the new state cannot be read back".into(),
+        ));
+    }
     let path = state_path(next.number);
     let temporary = format!("{}/{TEMPORARY}{}", Area::State.dir(), next.number);
     let write = || {
         let mut file = store.disk().create(&temporary, false)?;
-        file.write(&state::encode(&next))?;
+        file.write(&content)?;
         file.sync()?;
         drop(file);
         store.disk().publish(&temporary, &path, false)

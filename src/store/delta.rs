@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 
 use super::codec::{self, Knobs, Product};
@@ -19,6 +19,8 @@ use crate::format::frames::{self, DeltaFrame};
 
 /// A frame is closed once its commands have this many bytes.
 const FRAME_RAW_BYTES: usize = 4 << 20;
+/// A frame is closed once it has this many: bounds the memory of its decoded form.
+const FRAME_OPERATIONS: usize = 64 << 10;
 /// Longer literals are written as several.
 const LITERAL_MAX_BYTES: usize = 1 << 20;
 /// A file is closed once it is this long.
@@ -32,6 +34,7 @@ const LEVELS: [(u64, i32); 3] = [(0, 19), (4 << 20, 9), (64 << 20, 3)];
 struct RawFrame {
     commands: Vec<u8>,
     output_bytes: u64,
+    operations: usize,
     level: i32,
 }
 
@@ -57,6 +60,7 @@ impl DeltaWriter {
             open: RawFrame {
                 commands: wire::MAGIC.to_vec(),
                 output_bytes: 0,
+                operations: 0,
                 level: LEVELS[0].1,
             },
             copy: None,
@@ -94,11 +98,12 @@ impl DeltaWriter {
     }
 
     fn command(&mut self, piece: Piece<'_>) -> Result<(), StoreError> {
-        if self.open.commands.len() >= FRAME_RAW_BYTES {
+        if self.open.commands.len() >= FRAME_RAW_BYTES || self.open.operations >= FRAME_OPERATIONS {
             self.close_frame()?;
         }
         wire::encode_piece(piece, &mut self.open.commands);
         self.open.output_bytes += piece.output_bytes();
+        self.open.operations += 1;
         Ok(())
     }
 
@@ -111,6 +116,7 @@ impl DeltaWriter {
         let next = RawFrame {
             commands: Vec::new(),
             output_bytes: 0,
+            operations: 0,
             level,
         };
         self.waiting.push(std::mem::replace(&mut self.open, next));
@@ -225,7 +231,19 @@ impl Weighter<(Digest, u64), Arc<Script>> for ByMemory {
 
 /// A cache for [`DeltaReader::slice`].
 pub fn script_cache() -> ScriptCache {
-    Cache::with_weighter(1024, CACHE_BYTES, ByMemory)
+    // A single shard: of several, each would refuse what is larger than its part.
+    let options = OptionsBuilder::new()
+        .shards(1)
+        .estimated_items_capacity(1024)
+        .weight_capacity(CACHE_BYTES)
+        .build();
+    let options = options.expect("all options are given");
+    Cache::with_options(
+        options,
+        ByMemory,
+        DefaultHashBuilder::default(),
+        DefaultLifecycle::default(),
+    )
 }
 
 impl DeltaReader {
@@ -255,7 +273,9 @@ impl DeltaReader {
                 output: self.output_bytes,
             });
             offset += u64::from(frame.stored_bytes);
-            self.output_bytes += frame.output_bytes;
+            let end = self.output_bytes.checked_add(frame.output_bytes);
+            self.output_bytes =
+                end.ok_or_else(|| StoreError::damaged(&path, "its index is out of range"))?;
         }
         if self.output_bytes - begin == file.output_bytes {
             Ok(())

@@ -111,6 +111,12 @@ impl ManifestReader {
         range: std::ops::Range<u64>,
         see: &mut impl FnMut(Slice),
     ) -> Result<(), StoreError> {
+        if range.end > self.stream_bytes() {
+            return Err(StoreError::damaged(
+                Area::Manifests.dir(),
+                format!("byte {} is beyond the stream", range.end),
+            ));
+        }
         let mut at = range.start;
         while at < range.end {
             let (page, start) = self.tree.leaf_at(at)?;

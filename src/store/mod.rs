@@ -3,6 +3,7 @@
 //! Everything in it is immutable but `log.txt`, the cache and the locks. [`commit`](commit) makes a state, [`collect`]
 //! removes what no state names, [`stream`] reads versions back, [`packer`], [`tree`] and [`delta`] write.
 
+mod area;
 pub mod catalogs;
 pub mod codec;
 pub mod collect;
@@ -18,6 +19,8 @@ pub mod staging;
 pub mod stream;
 pub mod tree;
 
+pub use area::{Area, state_path};
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -29,65 +32,6 @@ use crate::format::scan::{self, ScanCache};
 use crate::format::state::{self, State};
 use crate::format::version;
 use disk::Disk;
-
-/// A directory of the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Area {
-    /// Frames of content.
-    Objects,
-    /// Pages of manifests.
-    Manifests,
-    /// Pages of catalogs.
-    Catalogs,
-    /// Deltas.
-    Deltas,
-    /// Version files.
-    Versions,
-    /// States.
-    State,
-    /// Records of a run that has not committed.
-    Staging,
-    /// What can be rebuilt.
-    Cache,
-}
-
-impl Area {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Objects,
-        Self::Manifests,
-        Self::Catalogs,
-        Self::Deltas,
-        Self::Versions,
-        Self::State,
-        Self::Staging,
-        Self::Cache,
-    ];
-
-    /// The directory's name.
-    pub fn dir(self) -> &'static str {
-        match self {
-            Self::Objects => "objects",
-            Self::Manifests => "manifests",
-            Self::Catalogs => "catalogs",
-            Self::Deltas => "deltas",
-            Self::Versions => "versions",
-            Self::State => "state",
-            Self::Staging => "staging",
-            Self::Cache => "cache",
-        }
-    }
-
-    /// The path of the file that is named by this digest.
-    pub fn path(self, name: Digest) -> String {
-        format!("{}/{name}", self.dir())
-    }
-}
-
-/// The path of a numbered state.
-pub fn state_path(number: u64) -> String {
-    format!("{}/{number:010}", Area::State.dir())
-}
 
 const LOCK: &str = "lock";
 const READERS: &str = "readers";
@@ -189,6 +133,23 @@ impl Store {
         self.sync_dir("")
     }
 
+    /// Makes again what a copying tool may have left out: empty directories and empty files.
+    pub fn complete(&self) -> Result<(), StoreError> {
+        let top = self
+            .disk
+            .list("")
+            .map_err(|error| StoreError::io("list", "the directory", error))?;
+        let mut needed = Area::ALL
+            .iter()
+            .map(|area| area.dir())
+            .chain([READERS, README]);
+        if needed.all(|name| top.iter().any(|found| found == name)) {
+            Ok(())
+        } else {
+            self.create()
+        }
+    }
+
     fn create_empty(&self, path: &str) -> Result<(), StoreError> {
         self.disk
             .create(path, true)
@@ -223,7 +184,14 @@ impl Store {
 
     /// Takes a share of the readers' lock: nothing is removed while it is held.
     pub fn lock_reader(&self) -> Result<Guard, StoreError> {
-        self.lock(READERS, false, true)
+        match self.lock(READERS, false, true) {
+            // A copy without it, perhaps one that cannot be written to: then nobody removes anything there either.
+            Err(StoreError::Damaged { .. }) => match self.create_empty(READERS) {
+                Ok(()) => self.lock(READERS, false, true),
+                Err(_) => Ok(None),
+            },
+            result => result,
+        }
     }
 
     fn lock(&self, path: &str, exclusive: bool, wait: bool) -> Result<Guard, StoreError> {

@@ -158,6 +158,16 @@ impl Packer {
     }
 }
 
+impl Drop for Packer {
+    /// A run that ends early must not leave a thread that goes on writing after the lock is gone.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 struct ObjectWriter {
     store: Store,
     knobs: Knobs,

@@ -1,5 +1,6 @@
 //! The new stream described by where its bytes come from: the plan from which both the manifest and the delta follow.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::manifests::{ManifestReader, ManifestWriter};
@@ -84,6 +85,18 @@ impl Pieces {
     /// Whether they are neighbouring bytes of the old stream from `offset` on.
     pub fn is_old_at(&self, offset: u64) -> bool {
         matches!(self.pieces[..], [Piece { origin: Origin::Old(at), .. }] if at == offset)
+    }
+
+    /// The stored length of the staged frames that are used.
+    pub fn staged_bytes(&self, staged: &[FrameRef]) -> u64 {
+        let used = self.pieces.iter().filter_map(|piece| match piece.origin {
+            Origin::Staged(frame, _) => Some(frame as usize),
+            Origin::Old(_) | Origin::New(..) => None,
+        });
+        let used: HashSet<usize> = used.collect();
+        used.into_iter()
+            .map(|frame| u64::from(staged[frame].stored_bytes))
+            .sum()
     }
 
     /// All of them.

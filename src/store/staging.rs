@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use super::file::TEMPORARY;
-use super::{Area, Store};
+use super::{Area, Store, codec};
 use crate::catalog::FrameRef;
 use crate::digest::{Digest, DigestWriter};
 use crate::error::StoreError;
-use crate::format::staging::{self, FrameBlocks};
+use crate::format::staging::{self, FrameBlocks, StagedBlock};
 
 const READ_BYTES: u32 = 4 << 20;
+/// Bounds memory: what is beyond is written again.
+const STAGED_MAX_BLOCKS: usize = 4 << 20;
 
 /// Blocks that lie in objects of an earlier run that did not commit.
 #[derive(Default)]
@@ -34,8 +36,8 @@ pub fn record(store: &Store, object: Digest, frames: &[FrameBlocks]) -> Result<(
     write().map_err(|error| StoreError::io("write", path, error))
 }
 
-/// Reads the records and hashes the objects they are about. What does not prove itself is left out; the collector
-/// removes it.
+/// Reads the records, hashes the objects they are about and decodes their frames. What does not prove itself is left
+/// out; the collector removes it.
 pub fn take_over(store: &Store) -> Result<Staged, StoreError> {
     let mut staged = Staged::default();
     for name in store.list(Area::Staging)? {
@@ -51,7 +53,14 @@ pub fn take_over(store: &Store) -> Result<Staged, StoreError> {
         if !is_sound(store, object) {
             continue;
         }
-        for block in blocks {
+        let mut proof = Proof {
+            frame: None,
+            raw: Vec::new(),
+        };
+        for block in blocks.into_iter().filter(|block| proof.holds(store, block)) {
+            if staged.blocks.len() >= STAGED_MAX_BLOCKS {
+                return Ok(staged);
+            }
             if staged.frames.last() != Some(&block.slice.frame) {
                 staged.frames.push(block.slice.frame);
             }
@@ -62,6 +71,33 @@ pub fn take_over(store: &Store) -> Result<Staged, StoreError> {
         }
     }
     Ok(staged)
+}
+
+/// The frame that is being looked into.
+struct Proof {
+    frame: Option<FrameRef>,
+    raw: Vec<u8>,
+}
+
+impl Proof {
+    /// Whether a block is where the record says. Each frame is decoded once, as its blocks come one after the other.
+    fn holds(&mut self, store: &Store, block: &StagedBlock) -> bool {
+        let frame = block.slice.frame;
+        if self.frame != Some(frame) {
+            self.frame = Some(frame);
+            let path = Area::Objects.path(frame.object);
+            let raw = store
+                .read_range(&path, frame.offset, frame.stored_bytes)
+                .and_then(|stored| codec::decode(&stored, frame.raw_bytes, &path));
+            self.raw = raw.unwrap_or_default();
+            if Digest::of(&self.raw) != frame.digest {
+                self.raw.clear();
+            }
+        }
+        let start = block.slice.skip as usize;
+        let end = start + block.slice.take as usize;
+        self.raw.get(start..end).map(Digest::of) == Some(block.digest)
+    }
 }
 
 fn is_sound(store: &Store, object: Digest) -> bool {

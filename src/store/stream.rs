@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use quick_cache::sync::DefaultLifecycle;
+use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
 use super::delta::{DeltaReader, ScriptCache, script_cache};
@@ -67,9 +69,20 @@ struct Fetch {
 impl VersionStream {
     /// The stream of `versions[index]`; the versions are all of the store's, in order.
     pub fn open(store: &Store, versions: &[Version], index: usize) -> Result<Self, StoreError> {
-        let mut deltas = Vec::new();
+        let mut deltas: Vec<DeltaReader> = Vec::new();
         for version in &versions[index..] {
+            let length = |found: u64| {
+                let fits = found == version.stream_bytes;
+                let wrong = || {
+                    StoreError::damaged(
+                        Area::State.dir(),
+                        format!("v{} has the wrong length", version.seq),
+                    )
+                };
+                if fits { Ok(()) } else { Err(wrong()) }
+            };
             if let Some(whole) = &version.whole {
+                length(whole.manifest.stream_bytes)?;
                 return Ok(Self::new(
                     store,
                     deltas,
@@ -77,7 +90,9 @@ impl VersionStream {
                     versions[index].stream_bytes,
                 ));
             }
-            deltas.push(DeltaReader::open(store, &version.delta)?);
+            let delta = DeltaReader::open(store, &version.delta)?;
+            length(delta.output_bytes())?;
+            deltas.push(delta);
         }
         Err(StoreError::damaged(
             Area::State.dir(),
@@ -97,7 +112,18 @@ impl VersionStream {
     }
 
     fn new(store: &Store, deltas: Vec<DeltaReader>, manifest: &PageRef, len: u64) -> Self {
-        let frames = FrameCache::with_weighter(64, KEPT_BYTES, ByLength);
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(64)
+            .weight_capacity(KEPT_BYTES)
+            .build();
+        let options = options.expect("all options are given");
+        let frames = FrameCache::with_options(
+            options,
+            ByLength,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
         let manifest = ManifestReader::open(store, manifest);
         Self {
             store: store.clone(),

@@ -15,6 +15,8 @@ use crate::format::page;
 /// An inner page ends after a child whose digest begins with a byte below this: after 64 children on average.
 const INNER_CUT_BELOW: u8 = 4;
 const INNER_MAX_CHILDREN: usize = 256;
+/// Paths may be long: an inner page also ends when its keys have this many bytes.
+const INNER_MAX_KEY_BYTES: usize = 512 << 10;
 
 /// Writes one tree. Pages that the tree `like` has already are referred to, not written.
 pub struct TreeWriter {
@@ -116,7 +118,8 @@ impl TreeWriter {
         }
         let cut = page.digest.0[0] < INNER_CUT_BELOW;
         self.levels[level].push(page);
-        if cut || self.levels[level].len() >= INNER_MAX_CHILDREN {
+        let keys: usize = self.levels[level].iter().map(|page| page.first.len()).sum();
+        if cut || self.levels[level].len() >= INNER_MAX_CHILDREN || keys >= INNER_MAX_KEY_BYTES {
             self.close(level)
         } else {
             Ok(())

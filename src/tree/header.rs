@@ -149,10 +149,6 @@ fn base(name: &[u8]) -> &[u8] {
 fn pax_records(member: &Member, name: &[u8], link: &[u8]) -> Vec<u8> {
     let mut records = Vec::new();
     let mut add = |key: &[u8], value: &[u8]| records.extend_from_slice(&pax_record(key, value));
-    let binary = |text: &[u8]| std::str::from_utf8(text).is_err();
-    if binary(name) || binary(link) || binary(&member.user) || binary(&member.group) {
-        add(b"hdrcharset", b"BINARY");
-    }
     if member.content.is_sparse() {
         add(b"GNU.sparse.major", b"1");
         add(b"GNU.sparse.minor", b"0");

@@ -166,7 +166,7 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// Opens what was found, if it still is what was found.
+    /// Opens what was found. If another regular file has taken its name meanwhile, that one.
     pub fn open(found: &Found) -> io::Result<Self> {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -177,8 +177,7 @@ impl SourceFile {
             result => result?,
         };
         let stat = fs::fstat(file.as_fd())?;
-        let same = (stat.st_dev, stat.st_ino) == (found.stat.st_dev, found.stat.st_ino);
-        if !same || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("it was replaced while we looked"));
         }
         Ok(Self {
@@ -222,6 +221,12 @@ impl SourceFile {
     /// Where the data that begin at `offset` end.
     pub fn data_end(&self, offset: u64) -> u64 {
         fs::seek(&self.file, SeekFrom::Hole(offset)).map_or(self.size(), |end| end.max(offset))
+    }
+
+    /// Takes what it is now for what it was when it was opened; returns its length.
+    pub fn look_again(&mut self) -> io::Result<u64> {
+        self.stat = fs::fstat(&self.file)?;
+        Ok(self.size())
     }
 
     /// Whether it was written to since it was opened.

@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::process::{Gid, Uid};
 
+use super::acl;
 use crate::catalog::{Kind, Member};
 use crate::error::printable;
 
@@ -52,6 +53,10 @@ impl Unpacker {
     /// Unpacks below `root`, which is empty and private.
     pub fn open(root: &Path) -> io::Result<Self> {
         let root = fs::open(root, DIR_FLAGS, Mode::empty())?;
+        for list in [acl::DEFAULT, acl::ACCESS] {
+            // Else everything made in it would inherit what the parent prescribes. Without lists there is nothing to do.
+            let _ = fs::fremovexattr(&root, OsStr::from_bytes(list));
+        }
         Ok(Self {
             root,
             near: None,

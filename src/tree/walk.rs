@@ -24,6 +24,7 @@ pub struct Selection {
 }
 
 /// Something found in the source.
+#[derive(Clone)]
 pub struct Found {
     /// Its path below the source; empty for the source directory itself.
     pub path: Vec<u8>,

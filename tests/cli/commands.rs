@@ -490,6 +490,9 @@ fn h9_restore_explains_what_there_is_and_never_overwrites() {
         .ends(1)
         .complains("the first is v1 (");
     restore("v9", "t").ends(1).complains("the nearest: v1 (");
+    restore("latest~18446744073709551615", "t")
+        .ends(1)
+        .complains("only 1 versions");
     restore("sometime", "t").ends(2).complains("'sometime'");
     assert!(!home.path("t").exists());
     restore("latest", "src").ends(1).complains("is not empty");
@@ -721,6 +724,21 @@ fn k2_k6_usage_silence_and_closed_outputs() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    let verbose = format!(
+        "{} -v fs {} s 2>&1 >&- | true",
+        crate::tools::PROGRAM,
+        src.display()
+    );
+    let output = Command::new("/bin/bash")
+        .args(["-c", &format!("set -o pipefail; {verbose}")])
+        .env("BTW_BACKUP_CONFIG_DIR", home.path("conf"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     home.run(&["--threads", "1", "fs", src.to_str().unwrap(), "s"])
         .ends(0);
     home.run(&["--threads", "0", "fs", src.to_str().unwrap(), "s"])
@@ -765,4 +783,83 @@ fn one_thread_and_many_write_the_same_store() {
         objects.push(names.concat());
     }
     assert!(objects[0] == objects[1] && objects[1] == objects[2]);
+}
+
+#[test]
+fn k5_a_store_below_its_source_is_left_out() {
+    let home = Home::new();
+    let src = home.path("root/data");
+    fs::create_dir(&src).unwrap();
+    fs::write(src.join("f"), "x").unwrap();
+    home.fs(&src, "data/store").ends(0);
+    assert!(
+        home.fs(&src, "data/store")
+            .ends(0)
+            .out
+            .contains("no change")
+    );
+    assert_eq!(versions(&home, "data/store")[0]["members"], 2);
+}
+
+#[test]
+fn a_copy_without_empty_directories_and_locks_is_as_good() {
+    let home = Home::new();
+    let src = home.path("src");
+    trees::release(&src, 1);
+    home.fs(&src, "s").ends(0);
+    for name in ["readers", "lock"] {
+        fs::remove_file(home.store("s").join(name)).unwrap();
+    }
+    for name in ["versions", "deltas", "staging"] {
+        fs::remove_dir(home.store("s").join(name)).unwrap();
+    }
+    fs::remove_dir_all(home.store("s").join("cache")).unwrap();
+    home.run(&["list", "s"]).ends(0);
+    assert_same_tree(&src, &home.restored("latest", "s"));
+    trees::release(&src, 2);
+    home.fs(&src, "s").ends(0);
+    assert_same_tree(&src, &home.restored("latest", "s"));
+}
+
+#[test]
+fn a1_a2_deep_paths_beyond_path_max_and_pipes_come_back() {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, mknodat, openat};
+    let home = Home::new();
+    let src = home.path("src");
+    fs::create_dir(&src).unwrap();
+    let mut dir = openat(CWD, &src, OFlags::RDONLY, Mode::empty()).unwrap();
+    mknodat(&dir, "pipe", rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+    for _ in 0..400 {
+        mkdirat(&dir, "n".repeat(250), Mode::RWXU).unwrap();
+        dir = openat(&dir, "n".repeat(250), OFlags::RDONLY, Mode::empty()).unwrap();
+    }
+    home.fs(&src, "deep").ends(0);
+    assert!(home.fs(&src, "deep").ends(0).out.contains("no change"));
+    let restored = home.restored("latest", "deep");
+    let count = |root: &Path| tool("find", &[root.to_str().unwrap(), "-printf", "%y %m %T@\\n"]);
+    assert_eq!(count(&src), count(&restored));
+    assert_eq!(versions(&home, "deep")[0]["members"], 402);
+    tool(
+        "rm",
+        &["-rf", src.to_str().unwrap(), restored.to_str().unwrap()],
+    );
+}
+
+#[test]
+fn h3_a_linked_target_is_resolved_and_a_missing_file_source_is_no_version() {
+    let home = Home::new();
+    let src = home.path("src");
+    trees::release(&src, 1);
+    home.fs(&src, "s").ends(0);
+    fs::create_dir(home.path("real")).unwrap();
+    std::os::unix::fs::symlink("real", home.path("link")).unwrap();
+    home.run(&["restore", "s", home.path("link").to_str().unwrap()])
+        .ends(0);
+    assert_same_tree(&src, &home.path("real"));
+    home.fs(Path::new("/proc"), "p")
+        .ends(1)
+        .complains("pseudo file system");
+    home.fs(Path::new("/dev/null"), "n")
+        .ends(1)
+        .complains("neither a directory nor a regular file");
 }

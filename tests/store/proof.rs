@@ -252,6 +252,55 @@ fn an_unexpected_store_is_refused_until_adopted() {
     );
 }
 
+#[test]
+fn an_adopted_store_stays_adopted_even_if_nothing_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, options) = prepared(&dir);
+    let moved = Options {
+        host: "other".into(),
+        ..options
+    };
+    let run_with = |options: &Options| run(Arc::new(disk.clone()), options).map(|_| ());
+    run(
+        Arc::new(disk.clone()),
+        &Options {
+            host: "host".into(),
+            ..moved.clone()
+        },
+    )
+    .unwrap();
+    assert!(run_with(&moved).is_err());
+    run_with(&Options {
+        adopt: true,
+        ..moved.clone()
+    })
+    .unwrap();
+    run_with(&moved).unwrap();
+    assert_eq!(versions(Arc::new(disk.clone())).unwrap().len(), 2);
+}
+
+#[test]
+fn f5_many_edits_in_two_deltas_are_folded_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let src = source(&dir);
+    std::fs::create_dir_all(&src).unwrap();
+    let disk = SimDisk::default();
+    let mut content = crate::world::text(7, 6 << 20);
+    for hour in 0..3_u8 {
+        content
+            .iter_mut()
+            .step_by(48)
+            .for_each(|byte| *byte = byte.wrapping_add(hour + 1));
+        std::fs::write(src.join("f"), &content).unwrap();
+        let options = Options {
+            knobs: Knobs::REAL,
+            ..options(&src, hour.into(), 10, 1)
+        };
+        run(Arc::new(disk.clone()), &options).unwrap();
+    }
+    assert_eq!(streams(Arc::new(disk)).unwrap().len(), 3);
+}
+
 fn uuid_of_another() -> uuid::Uuid {
     uuid::Uuid::from_u128(7)
 }

@@ -101,26 +101,44 @@ impl<'a> KnownBlocks<'a> {
 }
 
 /// What a file was when it was last backed up, and where that lies in the previous stream.
-#[derive(Clone, Copy)]
 pub struct Before<'a> {
-    /// The member.
-    pub member: &'a Member,
-    /// The offset of its header.
-    pub offset: u64,
+    content: &'a Content,
+    data_start: u64,
+    /// For each run how many blocks of data lie before it.
+    ranks: Vec<u64>,
 }
 
-impl Before<'_> {
-    fn data_start(&self) -> u64 {
-        self.offset + u64::from(self.member.header_bytes) + self.member.content.map_bytes()
+impl<'a> Before<'a> {
+    /// A member whose header is at `offset` of the previous stream.
+    pub fn new(member: &'a Member, offset: u64) -> Self {
+        let content = &member.content;
+        let ranks = content.runs.iter().scan(0, |rank, run| {
+            let before = *rank;
+            *rank += run.digests.len() as u64;
+            Some(before)
+        });
+        let data_start = offset + u64::from(member.header_bytes) + content.map_bytes();
+        Self {
+            content,
+            data_start,
+            ranks: ranks.collect(),
+        }
     }
 
     /// Where the block with this number lies if it has this digest.
     fn block(&self, number: u64, digest: &Digest) -> Option<u64> {
-        let content = &self.member.content;
-        let same = content.block(number).as_ref() == Some(digest);
-        same.then(|| content.data_offset(number))
-            .flatten()
-            .map(|offset| self.data_start() + offset)
+        if self.content.block(number).as_ref() != Some(digest) {
+            return None;
+        }
+        let runs = &self.content.runs;
+        let rank = match runs
+            .partition_point(|run| run.first <= number)
+            .checked_sub(1)
+        {
+            Some(index) => self.ranks[index] + number - runs[index].first,
+            None => 0,
+        };
+        Some(self.data_start + rank * BLOCK)
     }
 }
 
@@ -180,7 +198,7 @@ pub struct Placer<'a, 'b> {
     /// What is not new.
     pub known: &'a mut KnownBlocks<'b>,
     /// The file as it was.
-    pub before: Option<Before<'a>>,
+    pub before: Option<&'a Before<'a>>,
 }
 
 impl Placer<'_, '_> {

@@ -244,17 +244,14 @@ pub fn write(
         rest = later;
         let mut parts = Vec::new();
         for span in batch {
-            match span.new {
-                Some(new) => hint = new + span.len,
-                None => {
-                    parts.push(Part {
-                        old: old.read(span.old..span.old + span.len)?,
-                        hint,
-                    });
-                    // The next part of a long unknown stretch is expected on the same diagonal.
-                    hint += span.len;
-                }
+            if let Some(new) = span.new {
+                hint = new + span.len;
+                continue;
             }
+            let old = old.read(span.old..span.old + span.len)?;
+            parts.push(Part { old, hint });
+            // The next part of a long unknown stretch is expected on the same diagonal.
+            hint += span.len;
         }
         let scripts = match parts.first() {
             Some(first) => window.search(first.hint, &parts)?,

@@ -4,103 +4,37 @@ mod content;
 mod deltify;
 mod old;
 mod open;
+mod options;
 mod prove;
 mod regular;
 mod scan;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
-
-use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::version::{StreamKind, describe, unique_time};
 use crate::catalog::{DeltaFile, PageRef, Version, VersionKind, Whole};
 use crate::error::{Error, StoreError};
 use crate::format::scan::ScanCache;
 use crate::format::state::State;
-use crate::plan::chain::{self, ChainPolicy};
+use crate::plan::chain::{self};
 use crate::report::Monitor;
-use crate::store::codec::Knobs;
 use crate::store::manifests::{ManifestReader, ManifestWriter};
+use crate::store::pieces::Pieces;
 use crate::store::staging::Staged;
 use crate::store::stream::VersionStream;
 use crate::store::tree::WrittenTree;
 use crate::store::{Store, collect, commit, staging};
-use crate::tree::walk::Selection;
+use crate::tree::header::END_BYTES;
 
 pub use open::{refuse_foreign, vanished};
+pub use options::{Detection, Expected, Options, Outcome, Report};
 
 use open::open_or_create;
 use scan::Scanned;
 
-/// How a file is found to be unchanged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detection {
-    /// By size, times and inode as the last run saw them; read again after a span.
-    Stat {
-        /// After this long everything is read.
-        read_all_span: SignedDuration,
-    },
-    /// By its bytes, every time.
-    Bytes,
-}
-
-/// What to back up and how.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The directory or file.
-    pub source: PathBuf,
-    /// Its path as the store records it.
-    pub source_name: Vec<u8>,
-    /// The machine it is on.
-    pub host: String,
-    /// What is left out.
-    pub selection: Selection,
-    /// How unchanged files are found.
-    pub detection: Detection,
-    /// How chains grow.
-    pub chain: ChainPolicy,
-    /// An empty source is all right.
-    pub allow_empty: bool,
-    /// Take the store over from whatever source it belongs to.
-    pub adopt: bool,
-    /// What was last seen of the store.
-    pub expected: Option<Expected>,
-    /// The clock at the beginning of the run.
-    pub now: Timestamp,
-    /// [`Knobs::REAL`] but in tests.
-    pub knobs: Knobs,
-}
-
-/// What was last seen of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected {
-    /// Its identity.
-    pub store: uuid::Uuid,
-    /// Its newest state.
-    pub state: u64,
-}
-
-/// What became of it.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A version was committed.
-    Committed(Box<Version>),
-    /// The source is as the newest version, which stays the newest; the next version would have been of this kind.
-    Unchanged(Box<Version>, VersionKind),
-}
-
-/// The result of a run.
-#[derive(Debug)]
-pub struct Report {
-    /// What became of it.
-    pub outcome: Outcome,
-    /// The state that is current now.
-    pub state: State,
-    /// Members that are missing or torn in the version, and other faults worth exit code 3.
-    pub problems: Vec<String>,
-    /// What was left out on purpose.
-    pub notes: Vec<String>,
+/// Notes a failed run in the store's log, as well as that can be done.
+pub fn log_failure(store: &Store, options: &Options, error: &Error) {
+    let _ = store.log(options.now, &format!("failed: {error}"));
 }
 
 /// The previous version and how it lies in the store.
@@ -115,20 +49,27 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
     let walk = crate::tree::walk::Walk::open(&options.source, &options.selection)?;
     let state = open_or_create(store, options)?;
     collect::remove_temporaries(store)?;
-    let staged = staging::take_over(store)?;
     let versions = store.versions(&state)?;
     let previous = versions
         .last()
         .map(|version| Previous::open(store, version))
         .transpose()?;
+    monitor.step("looking into what an interrupted run left", None);
+    let staged = staging::take_over(store)?;
     monitor.step(
         "reading",
         previous
             .as_ref()
             .map(|previous| previous.version.size_bytes),
     );
-    let scanned = scan::scan(store, options, walk, previous.as_ref(), &staged, monitor)?;
+    let mut scanned = scan::scan(store, options, walk, previous.as_ref(), &staged, monitor)?;
     refuse_empty(&scanned, previous.as_ref(), options)?;
+    if let Some(newest) = versions.last().filter(|newest| newest.time > options.now) {
+        scanned.notes.push(format!(
+            "The clock is before the newest version's time, {}: is it right?",
+            describe(newest)
+        ));
+    }
     let run = Run {
         store,
         options,
@@ -166,6 +107,14 @@ impl Previous {
             .whole
             .as_ref()
             .ok_or_else(|| StoreError::damaged("state", "the newest version is not whole"))?;
+        if whole.manifest.stream_bytes != version.stream_bytes
+            || version.stream_bytes < END_BYTES as u64
+        {
+            return Err(StoreError::damaged(
+                "state",
+                format!("v{} has the wrong length", version.seq),
+            ));
+        }
         Ok(Self {
             version: version.clone(),
             manifest: whole.manifest.clone(),
@@ -185,7 +134,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn unchanged(self, previous: &Version, scanned: Scanned) -> Result<Report, Error> {
+    fn unchanged(mut self, previous: &Version, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
         let (cache, notes) = scanned.finish_unchanged()?;
         let cache = ScanCache {
@@ -193,6 +142,7 @@ impl Run<'_> {
             catalog: previous.catalog.digest,
             ..cache
         };
+        self.adopt()?;
         let kind = chain::next_kind(&self.versions, self.options.now, &self.options.chain);
         let skipped = match kind {
             VersionKind::Full => "full",
@@ -208,6 +158,23 @@ impl Run<'_> {
             problems,
             notes,
         })
+    }
+
+    /// Commits that the store belongs to this source now, if it did not.
+    fn adopt(&mut self) -> Result<(), StoreError> {
+        let (host, source) = (self.options.host.clone(), self.options.source_name.clone());
+        if self.state.host != host || self.state.source != source {
+            let number = self.state.number + 1;
+            let next = State {
+                number,
+                time: self.options.now,
+                host,
+                source,
+                ..self.state.clone()
+            };
+            self.state = commit::commit(self.store, next)?;
+        }
+        Ok(())
     }
 
     fn changed(mut self, previous: Option<&Previous>, scanned: Scanned) -> Result<Report, Error> {
@@ -227,20 +194,13 @@ impl Run<'_> {
         let catalog = catalog.finish()?;
         let like = previous.map(|previous| &previous.manifest);
         let old = previous.map(|previous| previous.stream.manifest());
+        self.monitor.step("writing", None);
         let writer = ManifestWriter::create(self.store, like)?;
         let manifest = pieces.write_manifest(writer, old, &written.frames, &self.staged.frames)?;
-        let mut kind = chain::next_kind(&self.versions, self.options.now, &self.options.chain);
-        let mut delta = Vec::new();
-        if let Some(previous) = previous {
-            match self.delta(previous, &pieces, &manifest) {
-                Ok(files) => delta = files,
-                Err(StoreError::Proof(detail)) => {
-                    problems.push(format!("The previous version is kept whole, because its delta could not be proved: {detail}"));
-                    kind = VersionKind::Full;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let (delta, proved) = self.proved_delta(previous, &pieces, &manifest, &mut problems)?;
+        let due = chain::next_kind(&self.versions, self.options.now, &self.options.chain);
+        let kind = if proved { due } else { VersionKind::Full };
+        let taken_over = pieces.staged_bytes(&self.staged.frames);
         let delta_bytes: u64 = delta.iter().map(|file| file.stored_bytes).sum();
         let version = Version {
             seq: self.state.next_seq,
@@ -252,6 +212,7 @@ impl Run<'_> {
             members,
             problems: scanned_problems,
             added_bytes: written.bytes
+                + taken_over
                 + manifest.written_bytes
                 + catalog.written_bytes
                 + delta_bytes,
@@ -282,11 +243,35 @@ impl Run<'_> {
         })
     }
 
+    /// The delta for the previous version, if there is one. If it cannot be proved there is none, and that version stays
+    /// whole: nothing is lost, and the next backup goes on.
+    fn proved_delta(
+        &self,
+        previous: Option<&Previous>,
+        pieces: &Pieces,
+        manifest: &WrittenTree,
+        problems: &mut Vec<String>,
+    ) -> Result<(Vec<DeltaFile>, bool), StoreError> {
+        let Some(previous) = previous else {
+            return Ok((Vec::new(), true));
+        };
+        match self.delta(previous, pieces, manifest) {
+            Ok(files) => Ok((files, true)),
+            Err(StoreError::Proof(detail)) => {
+                problems.push(format!(
+                    "The previous version is kept whole, because its delta could not be proved: {detail}"
+                ));
+                Ok((Vec::new(), false))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes and proves the delta that rebuilds the previous version from the new one.
     fn delta(
         &self,
         previous: &Previous,
-        pieces: &crate::store::pieces::Pieces,
+        pieces: &Pieces,
         manifest: &WrittenTree,
     ) -> Result<Vec<DeltaFile>, StoreError> {
         let new = VersionStream::whole(self.store, &manifest.root);

@@ -49,6 +49,7 @@ pub(super) fn open_or_create(store: &Store, options: &Options) -> Result<State, 
             Ok(commit::commit(store, state)?)
         }
         Presence::Store => {
+            store.complete()?;
             let state = store.current()?;
             refuse_unexpected(store, &state, options)?;
             let same = state.host == options.host && state.source == options.source_name;

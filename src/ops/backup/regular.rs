@@ -71,25 +71,24 @@ impl Scan<'_> {
         before: Option<&Old>,
         old: Option<&Old>,
     ) -> Result<(), ReadError> {
-        let file = SourceFile::open(found)?;
-        let before_ref = before.map(|old| Before {
-            member: &old.member,
-            offset: old.offset,
-        });
-        // What it is now, not what it was when its directory was read.
-        (member.mtime, member.mode) = (source::mtime(&file.stat), file.stat.st_mode & 0o7777);
-        let mut stamp = source::stamp(&file.stat);
+        let mut file = SourceFile::open(found)?;
+        let before_data = before.map(|old| Before::new(&old.member, old.offset));
         let small = file.size() <= SMALL_FILE_BYTES;
         let (data, torn);
         if small {
             let mut buffer = std::mem::take(&mut self.buffer);
-            (member.content, torn) = read_settled(&file, &mut buffer)?;
-            self.monitor.advance(file.size());
+            let (content, unsettled) = read_settled(&mut file, &mut buffer)?;
+            self.monitor.advance(content.size);
+            member = Member {
+                content,
+                ..self.as_opened(found, &file, member)?
+            };
+            torn = unsettled;
             let header_and_map = self.header_pieces(&mut member, old, torn)?;
             let mut placer = Placer {
                 packer: &mut self.out.packer,
                 known: &mut self.known,
-                before: before_ref,
+                before: before_data.as_ref(),
             };
             data = placer.place_small(&member.content, &buffer)?;
             self.buffer = buffer;
@@ -100,17 +99,25 @@ impl Scan<'_> {
             let mut placer = Placer {
                 packer: &mut self.out.packer,
                 known: &mut self.known,
-                before: before_ref,
+                before: before_data.as_ref(),
             };
             let read: Read = placer.read_large(&file, &mut |bytes| monitor.advance(bytes))?;
             torn = read.torn || file.was_changed()?;
-            member.content = read.content;
+            let content = read.content;
+            member = Member {
+                content,
+                ..self.as_opened(found, &file, member)?
+            };
             let header_and_map = self.header_pieces(&mut member, old, torn)?;
             self.out.pieces.append(&header_and_map);
             self.out.pieces.append(&read.data);
         }
+        let stamp = if torn {
+            Stamp::NONE
+        } else {
+            source::stamp(&file.stat)
+        };
         if torn {
-            stamp = Stamp::NONE;
             self.out.problems.push(format!(
                 "Changed while it was read: {}",
                 printable(&found.path)
@@ -118,6 +125,23 @@ impl Scan<'_> {
         }
         self.warn_of_rot(before, &member, stamp, found);
         Ok(self.record(&member, stamp)?)
+    }
+
+    /// The member as it was when it was read, if it is not any more what the walk found.
+    fn as_opened(
+        &mut self,
+        found: &Found,
+        file: &SourceFile,
+        member: Member,
+    ) -> Result<Member, ReadError> {
+        if source::stamp(&file.stat) == source::stamp(&found.stat) {
+            return Ok(member);
+        }
+        let opened = Found {
+            stat: file.stat,
+            ..found.clone()
+        };
+        Ok(source::member(&opened, Kind::Regular, &mut self.owners)?.0)
     }
 
     /// Content that changed while size, times and inode did not is what silent corruption looks like.
@@ -138,16 +162,18 @@ impl Scan<'_> {
     }
 }
 
-/// Reads a small file, again if it changed meanwhile.
-fn read_settled(file: &SourceFile, buffer: &mut Vec<u8>) -> std::io::Result<(Content, bool)> {
-    let mut result = read_small(file, buffer)?;
+/// Reads a small file, again if it changed meanwhile. Returns also whether it never stood still.
+fn read_settled(file: &mut SourceFile, buffer: &mut Vec<u8>) -> std::io::Result<(Content, bool)> {
     for _ in 0..RETRIES {
-        if !result.1 && !file.was_changed()? {
-            return Ok(result);
+        let (content, short) = read_small(file, buffer)?;
+        if !short && !file.was_changed()? {
+            return Ok((content, false));
         }
-        std::thread::yield_now();
-        result = read_small(file, buffer)?;
+        let grown = file.look_again()? > SMALL_FILE_BYTES;
+        if grown {
+            return Ok((content, true));
+        }
     }
-    let changed = file.was_changed()?;
-    Ok((result.0, result.1 || changed))
+    let (content, short) = read_small(file, buffer)?;
+    Ok((content, short || file.was_changed()?))
 }

@@ -71,6 +71,12 @@ pub fn scan(
     while let Some(step) = walk.next_step() {
         match step {
             Step::Found(found) => scan.found(&found)?,
+            Step::LeftOut(path, why) if path.is_empty() => {
+                return Err(Error::Refused(format!(
+                    "{} cannot be backed up: {why}",
+                    options.source.display()
+                )));
+            }
             Step::LeftOut(path, why) => scan
                 .out
                 .notes
@@ -157,7 +163,7 @@ impl<'a> Scan<'a> {
         })
     }
 
-    fn found(&mut self, found: &Found) -> Result<(), StoreError> {
+    fn found(&mut self, found: &Found) -> Result<(), Error> {
         let old = self.old.take(&found.path)?;
         let Some(kind) = source::kind(&found.stat) else {
             self.out.notes.push(format!(
@@ -180,14 +186,18 @@ impl<'a> Scan<'a> {
             Err(error) => Err(ReadError::Source(error)),
         };
         match result {
-            Err(ReadError::Store(error)) => Err(error),
+            Err(ReadError::Store(error)) => Err(error.into()),
+            // Without its only member there is nothing to make a version of.
+            Err(ReadError::Source(error)) if self.out.is_file => {
+                Err(Error::file("read", printable(&found.path), error))
+            }
             Err(ReadError::Source(source)) => {
                 let error = SourceError {
                     op: "read",
                     path: printable(&found.path),
                     source,
                 };
-                self.absent(found.path.clone(), &error)
+                Ok(self.absent(found.path.clone(), &error)?)
             }
             Ok(()) => Ok(()),
         }
@@ -268,7 +278,10 @@ impl<'a> Scan<'a> {
         let map = member.content.sparse_map().unwrap_or_default();
         let mut pieces = Pieces::default();
         let old = old.filter(|old| old.member.kind != Kind::Absent);
-        let old_head = old.filter(|old| header(&old.member) == head);
+        let same_length = |old: &&Old| old.member.header_bytes as usize == head.len();
+        let old_head = old
+            .filter(same_length)
+            .filter(|old| header(&old.member) == head);
         match old_head {
             Some(old) => pieces.push(Origin::Old(old.offset), head.len() as u64),
             None => self.pack(&head, &mut pieces)?,

@@ -1,0 +1,81 @@
+//! What a backup is asked for, and what it answers.
+
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::catalog::{Version, VersionKind};
+use crate::format::state::State;
+use crate::plan::chain::ChainPolicy;
+use crate::store::codec::Knobs;
+use crate::tree::walk::Selection;
+
+/// How a file is found to be unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detection {
+    /// By size, times and inode as the last run saw them; read again after a span.
+    Stat {
+        /// After this long everything is read.
+        read_all_span: SignedDuration,
+    },
+    /// By its bytes, every time.
+    Bytes,
+}
+
+/// What to back up and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory or file.
+    pub source: PathBuf,
+    /// Its path as the store records it.
+    pub source_name: Vec<u8>,
+    /// The machine it is on.
+    pub host: String,
+    /// What is left out.
+    pub selection: Selection,
+    /// How unchanged files are found.
+    pub detection: Detection,
+    /// How chains grow.
+    pub chain: ChainPolicy,
+    /// An empty source is all right.
+    pub allow_empty: bool,
+    /// Take the store over from whatever source it belongs to.
+    pub adopt: bool,
+    /// What was last seen of the store.
+    pub expected: Option<Expected>,
+    /// The clock at the beginning of the run.
+    pub now: Timestamp,
+    /// [`Knobs::REAL`] but in tests.
+    pub knobs: Knobs,
+}
+
+/// What was last seen of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Its identity.
+    pub store: uuid::Uuid,
+    /// Its newest state.
+    pub state: u64,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A version was committed.
+    Committed(Box<Version>),
+    /// The source is as the newest version, which stays the newest; the next version would have been of this kind.
+    Unchanged(Box<Version>, VersionKind),
+}
+
+/// The result of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The state that is current now.
+    pub state: State,
+    /// Members that are missing or torn in the version, and other faults worth exit code 3.
+    pub problems: Vec<String>,
+    /// What was left out on purpose.
+    pub notes: Vec<String>,
+}
