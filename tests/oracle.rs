@@ -14,6 +14,15 @@ use btw_backup::delta::diff::diff;
 use btw_backup::delta::{Script, wire};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_oneof, proptest};
 
+/// How many cases are tried: more in the full form of the tests.
+fn cases(short: u32) -> u32 {
+    if std::env::var_os("BTW_TEST_FULL").is_some() {
+        short * 100
+    } else {
+        short
+    }
+}
+
 /// Bytes as backups meet them: noise, runs of one byte, periodic data.
 fn content() -> impl Strategy<Value = Vec<u8>> {
     let noise = prop::collection::vec(any::<u8>(), 0..3000);
@@ -67,7 +76,7 @@ fn applied(base: &[u8], script: &Script) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(cases(400)))]
 
     #[test]
     fn a_delta_rebuilds_the_old_from_the_new((new, old) in pair()) {
@@ -116,7 +125,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(cases(40)))]
 
     #[test]
     fn rdiff_patches_with_ours_and_we_with_its((new, old) in pair()) {

@@ -65,7 +65,12 @@ fn scenarios(dir: &tempfile::TempDir, wrap: Wrap) -> Vec<Scenario> {
 }
 
 fn survivals() -> Vec<Survival> {
-    let coins = (0..4).map(Survival::Coin);
+    let coins = if std::env::var_os("BTW_TEST_FULL").is_some() {
+        100
+    } else {
+        4
+    };
+    let coins = (0..coins).map(Survival::Coin);
     [
         Survival::Everything,
         Survival::Synced,

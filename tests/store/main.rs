@@ -8,5 +8,6 @@
 mod crash;
 mod history;
 mod proof;
+mod random;
 mod sim;
 mod world;
