@@ -153,6 +153,18 @@ impl Error {
     }
 }
 
+/// An error with its causes, each after a colon.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// Renders raw bytes of a name for people: control characters and invalid UTF-8 are escaped, so that a name
 /// cannot drive a terminal.
 pub fn printable(name: &[u8]) -> String {

@@ -69,7 +69,7 @@ pub struct Version {
     pub stream_bytes: u64,
     /// How many members the stream has.
     pub members: u64,
-    /// How many members are absent or torn; a version with any is partial.
+    /// How many members are absent, torn, or without attributes that could not be read; with any it is partial.
     pub problems: u64,
     /// What its commit added to the store, in bytes.
     pub added_bytes: u64,

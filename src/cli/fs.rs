@@ -17,7 +17,7 @@ use crate::catalog::VersionKind;
 use crate::catalog::version::describe;
 use crate::config::general::General;
 use crate::config::workdir::{Seen, SourceConfig, Workdir, normal};
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::ops::backup::{self, Detection, Expected, Options, Outcome, Report};
 use crate::plan::chain::ChainPolicy;
 use crate::store::Store;
@@ -57,7 +57,8 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     };
     if let Err(error) = work.remember(&args.dst, seen) {
         report.problems.push(format!(
-            "The backup is done, but its bookkeeping could not be written: {error}"
+            "The backup is done, but its bookkeeping could not be written: {}",
+            with_causes(&error)
         ));
     }
     Ok(tell(context.output, &args.dst, &report))

@@ -1,9 +1,8 @@
 //! Saying things to people. A closed output is no reason to fail.
 
-use std::error::Error as _;
 use std::io::Write as _;
 
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 
 const NAME: &str = "btw-backup";
 
@@ -43,13 +42,6 @@ impl Output {
 
     /// An error with its causes.
     pub fn error(error: &Error) {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        let _ = writeln!(std::io::stderr(), "{NAME}: {text}");
+        let _ = writeln!(std::io::stderr(), "{NAME}: {}", with_causes(error));
     }
 }

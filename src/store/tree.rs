@@ -118,8 +118,11 @@ impl TreeWriter {
         }
         let cut = page.digest.0[0] < INNER_CUT_BELOW;
         self.levels[level].push(page);
-        let keys: usize = self.levels[level].iter().map(|page| page.first.len()).sum();
-        if cut || self.levels[level].len() >= INNER_MAX_CHILDREN || keys >= INNER_MAX_KEY_BYTES {
+        let waiting = &self.levels[level];
+        let keys: usize = waiting.iter().map(|page| page.first.len()).sum();
+        let full =
+            waiting.len() >= INNER_MAX_CHILDREN || waiting.len() > 1 && keys >= INNER_MAX_KEY_BYTES;
+        if cut || full {
             self.close(level)
         } else {
             Ok(())

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use crate::catalog::version::{StreamKind, describe, unique_time};
 use crate::catalog::{DeltaFile, PageRef, Version, VersionKind, Whole};
-use crate::error::{Error, StoreError};
+use crate::error::{Error, StoreError, with_causes};
 use crate::format::scan::ScanCache;
 use crate::format::state::State;
 use crate::plan::chain::{self};
@@ -32,9 +32,14 @@ pub use options::{Detection, Expected, Options, Outcome, Report};
 use open::open_or_create;
 use scan::Scanned;
 
-/// Notes a failed run in the store's log, as well as that can be done.
+/// Notes a failed run in the store's log, as well as that can be done. A refusal is none: the store may be another's.
 pub fn log_failure(store: &Store, options: &Options, error: &Error) {
-    let _ = store.log(options.now, &format!("failed: {error}"));
+    let is_store = store
+        .state_numbers()
+        .is_ok_and(|numbers| !numbers.is_empty());
+    if is_store && !matches!(error, Error::Refused(_)) {
+        let _ = store.log(options.now, &format!("failed: {}", with_causes(error)));
+    }
 }
 
 /// The previous version and how it lies in the store.
@@ -339,7 +344,7 @@ impl Run<'_> {
             log,
         ];
         for error in results.into_iter().filter_map(Result::err) {
-            problems.push(format!("After the backup: {error}"));
+            problems.push(format!("After the backup: {}", with_causes(&error)));
         }
     }
 }

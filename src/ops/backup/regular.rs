@@ -141,7 +141,7 @@ impl Scan<'_> {
             stat: file.stat,
             ..found.clone()
         };
-        Ok(source::member(&opened, Kind::Regular, &mut self.owners)?.0)
+        Ok(self.described(&opened, Kind::Regular)?)
     }
 
     /// Content that changed while size, times and inode did not is what silent corruption looks like.

@@ -173,18 +173,8 @@ impl<'a> Scan<'a> {
             return Ok(());
         };
         self.out.is_file |= self.out.cache.stamps.is_empty() && kind == Kind::Regular;
-        let result = match source::member(found, kind, &mut self.owners) {
-            Ok((member, unread)) => {
-                if let Some(error) = unread {
-                    self.out.problems.push(format!(
-                        "Cannot read the extended attributes of {}: {error}",
-                        printable(&found.path)
-                    ));
-                }
-                self.place(found, kind, member, old.as_ref())
-            }
-            Err(error) => Err(ReadError::Source(error)),
-        };
+        let result = self.described(found, kind).map_err(ReadError::Source);
+        let result = result.and_then(|member| self.place(found, kind, member, old.as_ref()));
         match result {
             Err(ReadError::Store(error)) => Err(error.into()),
             // Without its only member there is nothing to make a version of.
@@ -201,6 +191,18 @@ impl<'a> Scan<'a> {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// The member without content. Attributes that cannot be read are a problem, but no reason to leave out the rest.
+    pub fn described(&mut self, found: &Found, kind: Kind) -> std::io::Result<Member> {
+        let (member, unread) = source::member(found, kind, &mut self.owners)?;
+        if let Some(error) = unread {
+            let path = printable(&found.path);
+            self.out.problems.push(format!(
+                "Cannot read the extended attributes of {path}: {error}"
+            ));
+        }
+        Ok(member)
     }
 
     /// Adds a member whose metadata are known.
