@@ -546,7 +546,7 @@ fn f1_h7_damage_is_named_and_nothing_appears() {
 }
 
 #[test]
-fn c5_h6_full_disks_are_said_and_harm_nothing() {
+fn c5_c10_h6_full_and_read_only_disks_are_said_and_harm_nothing() {
     if !Path::new("/usr/bin/unshare").exists() || rustix::process::geteuid().as_raw() != 0 {
         println!("SKIPPED: needs root and unshare");
         assert!(std::env::var_os("CI").is_none(), "CI must run it");
@@ -569,6 +569,11 @@ fn c5_h6_full_disks_are_said_and_harm_nothing() {
         code=0; {program} restore s {dir}/full 2> said || code=$?
         test $code != 0; {program} restore s {dir}/full/sub 2> said && exit 9
         grep -q 'No space left\\|no storage space' said; test ! -e full/sub; test -z \"$(ls -A full)\"
+        mkdir mnt; mount -t tmpfs none mnt; code=0; {program} restore s {dir}/mnt 2> said || code=$?
+        test $code = 1; grep -q 'is a mount point' said; test -z \"$(ls -A mnt)\"; test -z \"$(ls -d .*.btw-* 2> /dev/null)\"
+        mount --bind root root; mount -o remount,ro,bind root
+        {program} list s > /dev/null; {program} restore s {dir}/readonly; diff -r src readonly
+        code=0; {program} fs {dir}/src s 2> said || code=$?; test $code = 1; grep -q 'Read-only' said; umount root
         rm root/filler; {program} fs {dir}/src s; test \"$(ls root/s/staging root/s/objects | grep -c tmp-)\" = 0
         echo survived",
         dir = home.dir.path().display(),

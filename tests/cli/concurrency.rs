@@ -118,3 +118,49 @@ fn e1_two_runs_at_every_delay_give_what_one_after_the_other_gives() {
     }
     println!("E1: 10/10 delays, {locked} runs were turned away");
 }
+
+#[test]
+fn e2_nothing_is_removed_while_somebody_reads() {
+    let home = Home::new();
+    let src = home.path("src");
+    trees::release(&src, 1);
+    home.fs(&src, "s").ends(0);
+    let files = || {
+        crate::tools::tool(
+            "find",
+            &[
+                home.store("s").to_str().unwrap(),
+                "-type",
+                "f",
+                "-path",
+                "*/[msod]*/*",
+            ],
+        )
+    };
+    let before = files();
+    let readers = fs::File::open(home.store("s").join("readers")).unwrap();
+    rustix::fs::flock(&readers, rustix::fs::FlockOperation::LockShared).unwrap();
+    trees::release(&src, 2);
+    home.fs(&src, "s").ends(0);
+    let during = files();
+    assert!(
+        before.lines().all(|path| during.contains(path)),
+        "a reader's files were removed"
+    );
+    assert_eq!(
+        fs::read_dir(home.store("s").join("state")).unwrap().count(),
+        2
+    );
+    home.run(&["list", "s"]).ends(0);
+    drop(readers);
+    home.fs(&src, "s").ends(0);
+    assert_eq!(
+        fs::read_dir(home.store("s").join("state")).unwrap().count(),
+        1
+    );
+    assert!(
+        !before.lines().all(|path| files().contains(path)),
+        "they go when nobody reads any more"
+    );
+    assert_same_tree(&src, &home.restored("latest", "s"));
+}
