@@ -1,6 +1,6 @@
 //! A store: one directory that holds the versions of one source.
 //!
-//! Everything in it is immutable but `log.txt`, the cache and the locks. [`commit`](commit) makes a state, [`collect`]
+//! Everything in it is immutable but `log.txt`, the cache and the locks. [`commit`] makes a state, [`collect`]
 //! removes what no state names, [`stream`] reads versions back, [`packer`], [`tree`] and [`delta`] write.
 
 mod area;
