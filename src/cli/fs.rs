@@ -20,15 +20,21 @@ use crate::config::workdir::{Seen, SourceConfig, Workdir, normal};
 use crate::error::{Error, with_causes};
 use crate::ops::backup::{self, Detection, Expected, Options, Outcome, Report};
 use crate::plan::chain::ChainPolicy;
-use crate::store::Store;
 use crate::store::codec::Knobs;
 use crate::store::disk::LocalDisk;
+use crate::store::{Store, collect};
 use crate::tree::walk::Selection;
 
 pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let source = normal(&args.src)?;
     let metadata = std::fs::metadata(&source)
         .map_err(|error| Error::file("find the source", &source, error))?;
+    if !metadata.is_dir() && !metadata.is_file() {
+        return Err(Error::Refused(format!(
+            "{} is neither a directory nor a regular file",
+            source.display()
+        )));
+    }
     let general = general(context)?;
     let path = general.store_path(&args.dst)?;
     stores::require_root(&general)?;
@@ -50,7 +56,11 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
         let progress = Progress::new(context.output);
         backup::backup(&store, &options, &progress)
     };
-    let mut report = result.inspect_err(|error| backup::log_failure(&store, &options, error))?;
+    let mut report = result.inspect_err(|error| {
+        backup::log_failure(&store, &options, error);
+        // Room for others at once; what cannot be removed now goes with the next run.
+        let _ = collect::remove_temporaries(&store);
+    })?;
     let seen = Seen {
         store: report.state.store,
         state: report.state.number,
@@ -220,12 +230,17 @@ fn tell(output: Output, dst: &str, report: &Report) -> Exit {
             } else {
                 ""
             };
+            let new = if version.seq == 1 {
+                " (a new store)"
+            } else {
+                ""
+            };
             let (size, added) = (
                 output_bytes(version.size_bytes),
                 output_bytes(version.added_bytes),
             );
             output.info(&format!(
-                "{dst}: {} committed: {}{partial}, {} members, {size}, {added} added to the store",
+                "{dst}: {} committed: {}{partial}, {} members, {size}, {added} added to the store{new}",
                 describe(version),
                 version.kind.word(),
                 version.members
@@ -246,7 +261,17 @@ fn tell(output: Output, dst: &str, report: &Report) -> Exit {
         .problems
         .iter()
         .for_each(|problem| Output::warning(problem));
-    Exit::done(&report.problems)
+    for damage in &report.damage {
+        Output::warning(&format!(
+            "the store {dst} is damaged: {damage}; versions that need it cannot be restored, the newest does not"
+        ));
+    }
+    let exit = Exit::done(&report.problems);
+    if report.damage.is_empty() {
+        exit
+    } else {
+        exit.or(Exit::Damage)
+    }
 }
 
 fn skipped(kind: VersionKind) -> &'static str {

@@ -81,9 +81,9 @@ fn one(args: &List, general: &General, dst: &str) -> Result<Exit, Error> {
         print_json(&Versions {
             schema: SCHEMA,
             versions: versions.iter().map(Row::from).collect(),
-        });
+        })?;
     } else {
-        Output::answer(&table(&versions, &TimeZone::system()));
+        Output::answer(&table(&versions, &TimeZone::system()))?;
     }
     Ok(Exit::Done)
 }
@@ -97,7 +97,7 @@ fn all(args: &List, general: &General) -> Result<Exit, Error> {
         match stores::open(general, &name).and_then(|store| versions(&store)) {
             Ok(versions) => found.push((name, versions)),
             Err(error) => {
-                Output::error(&error);
+                Output::error_of(&name, &error);
                 exit = exit.or(Exit::of(&error));
             }
         }
@@ -112,10 +112,10 @@ fn all(args: &List, general: &General) -> Result<Exit, Error> {
         print_json(&AllStores {
             schema: SCHEMA,
             stores: stores.collect(),
-        });
+        })?;
     } else {
         for (name, versions) in &found {
-            Output::answer(&summary(name, versions));
+            Output::answer(&summary(name, versions))?;
         }
     }
     Ok(exit)
@@ -126,9 +126,9 @@ fn versions(store: &Store) -> Result<Vec<Version>, Error> {
     Ok(store.versions(&store.current()?)?)
 }
 
-fn print_json(value: &impl Serialize) {
+fn print_json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).expect("plain data");
-    Output::answer(&format!("{text}\n"));
+    Output::answer(&format!("{text}\n"))
 }
 
 fn summary(name: &str, versions: &[Version]) -> String {

@@ -26,8 +26,17 @@ impl Output {
     }
 
     /// What was asked for: printed even when quiet, without the program's name.
-    pub fn answer(text: &str) {
-        let _ = write!(std::io::stdout(), "{text}");
+    pub fn answer(text: &str) -> Result<(), Error> {
+        let written = std::io::stdout()
+            .write_all(text.as_bytes())
+            .and_then(|()| std::io::stdout().flush());
+        match written {
+            // Who reads no further has what was wanted.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Error::file("write", "the standard output", error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Something for those who want to know more.
@@ -38,6 +47,11 @@ impl Output {
     /// Something that needs attention.
     pub fn warning(text: &str) {
         let _ = writeln!(std::io::stderr(), "{NAME}: warning: {text}");
+    }
+
+    /// An error about one of several things.
+    pub fn error_of(name: &str, error: &Error) {
+        let _ = writeln!(std::io::stderr(), "{NAME}: {name}: {}", with_causes(error));
     }
 
     /// An error with its causes.

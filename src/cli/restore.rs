@@ -1,5 +1,7 @@
 //! `restore`: bring a version back.
 
+use std::path::Path;
+
 use jiff::tz::TimeZone;
 
 use super::args::Restore;
@@ -15,10 +17,29 @@ use crate::time::When;
 /// More warnings than this are only counted.
 const SHOWN_PROBLEMS: usize = 20;
 
+/// What is put into a store would be removed from there, or harm it.
+fn refuse_stores(target: &Path) -> Result<(), Error> {
+    let absolute =
+        std::path::absolute(target).map_err(|error| Error::file("find", target, error))?;
+    let existing = absolute
+        .ancestors()
+        .find_map(|dir| dir.canonicalize().ok())
+        .unwrap_or(absolute);
+    match existing.ancestors().find(|dir| stores::is_store(dir)) {
+        Some(inside) => Err(Error::Refused(format!(
+            "{} lies in the store {}; restore to another place",
+            target.display(),
+            inside.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     let when = When::parse(&args.at, &TimeZone::system())
         .map_err(|error| Error::Usage(error.to_string()))?;
     let store = stores::open(&stores::existing_config(context)?, &args.dst)?;
+    refuse_stores(&args.target)?;
     let _guard = store.lock_reader()?;
     let report = {
         let progress = Progress::new(context.output);

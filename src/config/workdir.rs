@@ -54,7 +54,7 @@ TYPE = "rdiff"
 # At most so many increments follow a full version, ...
 MAX_INCREMENTAL_COUNT = 10
 
-# ... and a full is due this long after the last one. 0 or "0s": every version is a full.
+# ... and a full is due this long after the last one. COUNT 0 or SPAN "0s": every version is a full.
 # "24h", "7d", "1w3d2h32m", "2 days, 4:13:02"; m is a minute.
 MAX_INCREMENTAL_SPAN = "24h"
 
@@ -206,7 +206,7 @@ impl Workdir {
             detail,
         };
         let typed: Typed = read(&path)?.ok_or_else(|| {
-            refuse("it is missing; make the working directory again with fs-init".into())
+            refuse("it is missing; write one with at least TYPE = \"rdiff\"".into())
         })?;
         if typed.r#type != "rdiff" {
             return Err(refuse(format!(

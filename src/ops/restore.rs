@@ -62,13 +62,18 @@ pub fn restore(
         place.discard();
         return Err(Error::file("restore", path, error));
     }
+    // Owners are what an ordinary user cannot set: everything else comes first.
+    let (owners, others): (Vec<Fault>, Vec<Fault>) = problems
+        .into_iter()
+        .partition(|fault| matches!(fault, Fault::Attribute(_, "owner", _)));
+    let problems = others.iter().chain(&owners).map(describe_fault).collect();
     let target = place
         .publish(single.as_deref())
         .inspect_err(|_| place.discard())?;
     Ok(Report {
         version: version.clone(),
         target,
-        problems: problems.iter().map(describe_fault).collect(),
+        problems,
     })
 }
 
@@ -106,6 +111,12 @@ impl Place {
                     && target.symlink_metadata().is_err() =>
             {
                 false
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(Error::Refused(format!(
+                    "{} exists and is not a directory; name one that does not exist",
+                    target.display()
+                )));
             }
             Err(error) => return Err(Error::file("restore to", target, error)),
         };

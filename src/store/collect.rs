@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::file::TEMPORARY;
 use super::manifests::ManifestReader;
+use super::tree::TreeReader;
 use super::{Area, READERS, Store, staging};
 use crate::catalog::Version;
 use crate::digest::Digest;
@@ -84,6 +85,36 @@ pub fn leftovers(store: &Store, state: &State) -> Result<Vec<String>, StoreError
     unnamed(store, &named)
 }
 
+/// The files that these versions name and that are not there, and what cannot even be looked into. A quick look at
+/// names, not at content.
+pub fn missing(store: &Store, versions: &[Version]) -> Result<Vec<String>, StoreError> {
+    let mut named = Named::new();
+    let mut missing = Vec::new();
+    for version in versions {
+        match name_version(store, version, &mut named) {
+            Err(StoreError::Damaged { file, detail }) => missing.push(format!("{file}: {detail}")),
+            result => result?,
+        }
+    }
+    let mut there = Named::new();
+    for area in [Area::Objects, Area::Manifests, Area::Catalogs, Area::Deltas] {
+        there.extend(
+            store
+                .list(area)?
+                .iter()
+                .filter_map(|name| Some((area, name.parse().ok()?))),
+        );
+    }
+    missing.extend(
+        named
+            .difference(&there)
+            .map(|(area, name)| format!("{}: it is missing", area.path(*name))),
+    );
+    missing.sort();
+    missing.dedup();
+    Ok(missing)
+}
+
 fn unnamed(store: &Store, named: &Named) -> Result<Vec<String>, StoreError> {
     let mut left = Vec::new();
     for area in [
@@ -117,17 +148,24 @@ fn name_state(
             .map(|file| (Area::Versions, file.name)),
     );
     named.extend(state.kept_packs.iter().map(|pack| (Area::Catalogs, *pack)));
-    for version in versions {
-        named.extend(version.pack.iter().map(|pack| (Area::Catalogs, *pack)));
-        named.extend(version.delta.iter().map(|file| (Area::Deltas, file.name)));
-        if let Some(whole) = &version.whole {
-            let manifest = ManifestReader::open(store, &whole.manifest);
-            manifest
-                .pages(&mut |page| named.extend(page.pack.map(|pack| (Area::Manifests, pack))))?;
-            manifest.all(&mut |slice| {
-                named.insert((Area::Objects, slice.frame.object));
-            })?;
-        }
+    versions
+        .iter()
+        .try_for_each(|version| name_version(store, version, named))
+}
+
+/// Adds all files that a version needs but for those of newer versions.
+fn name_version(store: &Store, version: &Version, named: &mut Named) -> Result<(), StoreError> {
+    named.extend(version.pack.iter().map(|pack| (Area::Catalogs, *pack)));
+    named.extend(version.delta.iter().map(|file| (Area::Deltas, file.name)));
+    if let Some(whole) = &version.whole {
+        // The next version is made beside this one's catalog: all of it is needed, also what older packs hold.
+        let catalog = TreeReader::open(store, Area::Catalogs, &version.catalog);
+        catalog.visit(&mut |page| named.extend(page.pack.map(|pack| (Area::Catalogs, pack))))?;
+        let manifest = ManifestReader::open(store, &whole.manifest);
+        manifest.pages(&mut |page| named.extend(page.pack.map(|pack| (Area::Manifests, pack))))?;
+        manifest.all(&mut |slice| {
+            named.insert((Area::Objects, slice.frame.object));
+        })?;
     }
     Ok(())
 }

@@ -42,6 +42,9 @@ pub fn log_failure(store: &Store, options: &Options, error: &Error) {
     }
 }
 
+/// More problems than this are not named in the log.
+const LOGGED_PROBLEMS: usize = 100;
+
 /// The previous version and how it lies in the store.
 struct Previous {
     version: Version,
@@ -55,10 +58,11 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
     let state = open_or_create(store, options)?;
     collect::remove_temporaries(store)?;
     let versions = store.versions(&state)?;
-    let previous = versions
-        .last()
-        .map(|version| Previous::open(store, version))
-        .transpose()?;
+    let damage = collect::missing(store, &versions)?;
+    let previous = match versions.last() {
+        Some(newest) if is_usable(store, newest)? => Some(Previous::open(store, newest)?),
+        _ => None,
+    };
     monitor.step("looking into what an interrupted run left", None);
     let staged = staging::take_over(store)?;
     monitor.step(
@@ -68,7 +72,7 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
             .map(|previous| previous.version.size_bytes),
     );
     let mut scanned = scan::scan(store, options, walk, previous.as_ref(), &staged, monitor)?;
-    refuse_empty(&scanned, previous.as_ref(), options)?;
+    refuse_empty(&scanned, versions.last(), options)?;
     if let Some(newest) = versions.last().filter(|newest| newest.time > options.now) {
         scanned.notes.push(format!(
             "The clock is before the newest version's time, {}: is it right?",
@@ -81,6 +85,7 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
         state,
         versions,
         staged,
+        damage,
         monitor,
     };
     match previous {
@@ -91,16 +96,29 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
     }
 }
 
+/// Whether a new version may build on this one: all that it is made of is there. If not, everything is stored anew, and
+/// that version stays as it is.
+fn is_usable(store: &Store, newest: &Version) -> Result<bool, StoreError> {
+    Ok(collect::missing(store, std::slice::from_ref(newest))?.is_empty())
+}
+
 fn refuse_empty(
     scanned: &Scanned,
-    previous: Option<&Previous>,
+    newest: Option<&Version>,
     options: &Options,
 ) -> Result<(), Error> {
-    let had_members = previous.is_some_and(|previous| previous.version.members > 1);
+    let source = options.source.display();
+    let had_members = newest.is_some_and(|newest| newest.members > 1);
     if scanned.members <= 1 && !scanned.is_file && had_members && !options.allow_empty {
         return Err(Error::Refused(format!(
-            "{} is empty, but the last version was not: is it mounted? If it is meant to be empty, pass --allow-empty",
-            options.source.display()
+            "{source} is empty (or EXCLUDE leaves everything out), but the last version was not: is it mounted? If it is meant to be empty, pass --allow-empty"
+        )));
+    }
+    // A tree's catalog begins with the source directory, whose path is empty.
+    let was_file = newest.map(|newest| !newest.catalog.first.is_empty());
+    if was_file.is_some_and(|was_file| was_file != scanned.is_file) && !options.adopt {
+        return Err(Error::Refused(format!(
+            "{source} was a directory in the last version and is a file now, or the other way round; if that is meant, pass --adopt"
         )));
     }
     Ok(())
@@ -135,6 +153,7 @@ struct Run<'a> {
     state: State,
     versions: Vec<Version>,
     staged: Staged,
+    damage: Vec<String>,
     monitor: &'a dyn Monitor,
 }
 
@@ -162,6 +181,7 @@ impl Run<'_> {
             state: self.state,
             problems,
             notes,
+            damage: self.damage,
         })
     }
 
@@ -233,11 +253,11 @@ impl Run<'_> {
             ..cache
         };
         let line = format!(
-            "{} committed: {}, {} bytes added, {} problems",
+            "{} committed: {}, {} bytes added{}",
             describe(&version),
             kind.word(),
             version.added_bytes,
-            problems.len()
+            listed(&problems)
         );
         self.after(&state, &cache, &line, &mut problems);
         Ok(Report {
@@ -245,6 +265,7 @@ impl Run<'_> {
             state,
             problems,
             notes,
+            damage: self.damage,
         })
     }
 
@@ -258,7 +279,7 @@ impl Run<'_> {
         problems: &mut Vec<String>,
     ) -> Result<(Vec<DeltaFile>, bool), StoreError> {
         let Some(previous) = previous else {
-            return Ok((Vec::new(), true));
+            return Ok((Vec::new(), self.versions.is_empty()));
         };
         match self.delta(previous, pieces, manifest) {
             Ok(files) => Ok((files, true)),
@@ -347,6 +368,17 @@ impl Run<'_> {
             problems.push(format!("After the backup: {}", with_causes(&error)));
         }
     }
+}
+
+/// Problems as the end of a line of the log.
+fn listed(problems: &[String]) -> String {
+    let all = problems.iter().map(|problem| format!("; {problem}"));
+    all.take(LOGGED_PROBLEMS).collect::<String>()
+        + if problems.len() > LOGGED_PROBLEMS {
+            "; and more"
+        } else {
+            ""
+        }
 }
 
 /// How a new version is held: its manifest, and the length of the frames it names.

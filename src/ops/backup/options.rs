@@ -78,4 +78,6 @@ pub struct Report {
     pub problems: Vec<String>,
     /// What was left out on purpose.
     pub notes: Vec<String>,
+    /// Files of the store that are missing. The new version does not need them, older ones do.
+    pub damage: Vec<String>,
 }
