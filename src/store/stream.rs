@@ -17,6 +17,7 @@ use super::manifests::ManifestReader;
 use super::{Area, Store, codec};
 use crate::catalog::{FrameRef, PageRef, Version};
 use crate::delta::{Piece, Script};
+use crate::digest::Digest;
 use crate::error::StoreError;
 
 /// Decoded frames held at once while a window is fetched.
@@ -197,6 +198,23 @@ impl VersionStream {
         }
         self.fetch(fetches, &mut window)?;
         Ok(window)
+    }
+
+    /// Checks the frame that holds a byte of a version that is held whole: it is there and is what it should be.
+    pub fn check_at(&self, offset: u64) -> Result<(), StoreError> {
+        let mut frames = Vec::new();
+        self.manifest
+            .slices(offset..offset + 1, &mut |slice| frames.push(slice.frame))?;
+        for frame in frames {
+            if Digest::of(&self.frame(&frame)?) != frame.digest {
+                let path = Area::Objects.path(frame.object);
+                return Err(StoreError::damaged(
+                    path,
+                    format!("the frame at byte {} holds something else", frame.offset),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Traces the copies of a window through one more delta.

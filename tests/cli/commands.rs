@@ -943,3 +943,27 @@ fn restores_into_stores_and_changed_kinds_of_source_are_refused() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn f1_rot_in_the_store_is_found_by_samples_and_not_built_upon() {
+    let home = Home::new();
+    let src = home.path("src");
+    trees::release(&src, 1);
+    home.fs(&src, "s").ends(0);
+    let object = fs::read_dir(home.store("s").join("objects"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&object, bytes).unwrap();
+    // The store has one frame: the first sample hits it. Stored anew, it has the same name and heals.
+    home.fs(&src, "s")
+        .ends(5)
+        .complains(object.file_name().unwrap().to_str().unwrap());
+    assert_same_tree(&src, &home.restored("latest", "s"));
+    home.fs(&src, "s").ends(0);
+}

@@ -5,6 +5,7 @@ mod deltify;
 mod old;
 mod open;
 mod options;
+mod previous;
 mod prove;
 mod regular;
 mod scan;
@@ -12,7 +13,7 @@ mod scan;
 use std::collections::HashSet;
 
 use crate::catalog::version::{StreamKind, describe, unique_time};
-use crate::catalog::{DeltaFile, PageRef, Version, VersionKind, Whole};
+use crate::catalog::{DeltaFile, Version, VersionKind, Whole};
 use crate::error::{Error, StoreError, with_causes};
 use crate::format::scan::ScanCache;
 use crate::format::state::State;
@@ -24,12 +25,12 @@ use crate::store::staging::Staged;
 use crate::store::stream::VersionStream;
 use crate::store::tree::WrittenTree;
 use crate::store::{Store, collect, commit, staging};
-use crate::tree::header::END_BYTES;
 
 pub use open::{refuse_foreign, vanished};
 pub use options::{Detection, Expected, Options, Outcome, Report};
 
 use open::open_or_create;
+use previous::{Previous, faults};
 use scan::Scanned;
 
 /// Notes a failed run in the store's log, as well as that can be done. A refusal is none: the store may be another's.
@@ -45,24 +46,23 @@ pub fn log_failure(store: &Store, options: &Options, error: &Error) {
 /// More problems than this are not named in the log.
 const LOGGED_PROBLEMS: usize = 100;
 
-/// The previous version and how it lies in the store.
-struct Previous {
-    version: Version,
-    manifest: PageRef,
-    stream: VersionStream,
-}
-
 /// One backup. The caller holds the writers' lock.
 pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result<Report, Error> {
     let walk = crate::tree::walk::Walk::open(&options.source, &options.selection)?;
     let state = open_or_create(store, options)?;
     collect::remove_temporaries(store)?;
     let versions = store.versions(&state)?;
-    let damage = collect::missing(store, &versions)?;
-    let previous = match versions.last() {
-        Some(newest) if is_usable(store, newest)? => Some(Previous::open(store, newest)?),
-        _ => None,
-    };
+    let mut damage = collect::missing(store, &versions)?;
+    let mut previous = None;
+    if let Some(newest) = versions.last() {
+        let faults = faults(store, newest, options.now)?;
+        if faults.is_empty() {
+            previous = Some(Previous::open(store, newest)?);
+        }
+        damage.extend(faults);
+        damage.sort();
+        damage.dedup();
+    }
     monitor.step("looking into what an interrupted run left", None);
     let staged = staging::take_over(store)?;
     monitor.step(
@@ -96,12 +96,6 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
     }
 }
 
-/// Whether a new version may build on this one: all that it is made of is there. If not, everything is stored anew, and
-/// that version stays as it is.
-fn is_usable(store: &Store, newest: &Version) -> Result<bool, StoreError> {
-    Ok(collect::missing(store, std::slice::from_ref(newest))?.is_empty())
-}
-
 fn refuse_empty(
     scanned: &Scanned,
     newest: Option<&Version>,
@@ -122,28 +116,6 @@ fn refuse_empty(
         )));
     }
     Ok(())
-}
-
-impl Previous {
-    fn open(store: &Store, version: &Version) -> Result<Self, StoreError> {
-        let whole = version
-            .whole
-            .as_ref()
-            .ok_or_else(|| StoreError::damaged("state", "the newest version is not whole"))?;
-        if whole.manifest.stream_bytes != version.stream_bytes
-            || version.stream_bytes < END_BYTES as u64
-        {
-            return Err(StoreError::damaged(
-                "state",
-                format!("v{} has the wrong length", version.seq),
-            ));
-        }
-        Ok(Self {
-            version: version.clone(),
-            manifest: whole.manifest.clone(),
-            stream: VersionStream::whole(store, &whole.manifest),
-        })
-    }
 }
 
 /// The facts of a run after the scan.
