@@ -7,4 +7,4 @@ pub mod version;
 
 pub use member::{Content, Kind, Member, Run};
 pub use place::{DeltaFile, FrameRef, PageRef, Slice};
-pub use version::{Version, VersionKind, Whole};
+pub use version::{StoreType, Version, VersionKind, Whole};

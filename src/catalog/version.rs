@@ -24,6 +24,32 @@ impl VersionKind {
     }
 }
 
+/// How a store keeps its versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreType {
+    /// The newest whole, older ones as reverse deltas.
+    Rdiff,
+    /// Each as an archive of its own.
+    Tar,
+}
+
+impl StoreType {
+    /// The word for it in configurations and on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rdiff => "rdiff",
+            Self::Tar => "tar",
+        }
+    }
+
+    /// The type that a word means.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Rdiff, Self::Tar]
+            .into_iter()
+            .find(|kind| kind.word() == word)
+    }
+}
+
 /// What the bytes of a version are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamKind {

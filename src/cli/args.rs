@@ -67,8 +67,8 @@ pub enum Command {
 
 #[derive(clap::Args)]
 pub struct FsInit {
-    /// How versions are kept: rdiff = the newest whole, older ones as reverse deltas
-    #[arg(long = "type", value_name = "TYPE", value_parser = ["rdiff"])]
+    /// How versions are kept: rdiff = the newest whole, older ones as reverse deltas; tar = each a tar.zst file
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["rdiff", "tar"])]
     pub backup_type: String,
     /// The directory or file to back up, an absolute path
     pub src: PathBuf,
@@ -90,7 +90,13 @@ pub struct Fs {
     /// Wait while another run uses the store
     #[arg(long)]
     pub wait: bool,
-    /// The directory or file to back up, an absolute path
+    /// Only say what would be read and what is left out, and why; nothing is written
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Read the block devices in the source that this pattern matches as images (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    pub read_special: Vec<String>,
+    /// The directory, file or block device to back up, an absolute path
     pub src: PathBuf,
     /// The store, a path below `ROOT_PATH`
     pub dst: String,
@@ -111,6 +117,9 @@ pub struct Restore {
     /// not later is taken
     #[arg(long, value_name = "WHEN", default_value = "latest")]
     pub at: String,
+    /// Restore what can be though something is damaged, and name what is missing
+    #[arg(long)]
+    pub partial: bool,
     /// The store, a path below `ROOT_PATH`
     pub dst: String,
     /// A directory that does not exist or is empty

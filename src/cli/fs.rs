@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,25 +13,26 @@ use super::exit::Exit;
 use super::output::Output;
 use super::progress::Progress;
 use super::{Context, home, stores};
-use crate::catalog::VersionKind;
 use crate::catalog::version::describe;
+use crate::catalog::{StoreType, VersionKind};
 use crate::config::general::General;
-use crate::config::workdir::{Seen, SourceConfig, Workdir, normal};
-use crate::error::{Error, with_causes};
+use crate::config::source::SourceConfig;
+use crate::config::workdir::{Seen, Workdir, normal};
+use crate::error::{Error, printable, with_causes};
+use crate::ops::backup::preview::{Fate, preview};
 use crate::ops::backup::{self, Detection, Expected, Options, Outcome, Report};
-use crate::plan::chain::ChainPolicy;
 use crate::store::codec::Knobs;
 use crate::store::disk::LocalDisk;
 use crate::store::{Store, collect};
-use crate::tree::walk::Selection;
+use crate::tree::select::Selection;
 
 pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let source = normal(&args.src)?;
     let metadata = std::fs::metadata(&source)
         .map_err(|error| Error::file("find the source", &source, error))?;
-    if !metadata.is_dir() && !metadata.is_file() {
+    if !metadata.is_dir() && !metadata.is_file() && !metadata.file_type().is_block_device() {
         return Err(Error::Refused(format!(
-            "{} is neither a directory nor a regular file",
+            "{} is neither a directory nor a regular file nor a block device",
             source.display()
         )));
     }
@@ -39,6 +40,9 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let path = general.store_path(&args.dst)?;
     stores::require_root(&general)?;
     refuse_overlap(&general, &source, &metadata, &path)?;
+    if args.dry_run {
+        return dry_run(context, args, &general, source, &path);
+    }
     let work = work_dir(context, args, &source)?;
     let config = work.config()?;
     let store = open(&general, &path, args, &work)?;
@@ -64,6 +68,7 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let seen = Seen {
         store: report.state.store,
         state: report.state.number,
+        owner: None,
     };
     if let Err(error) = work.remember(&args.dst, seen) {
         report.problems.push(format!(
@@ -140,16 +145,76 @@ fn work_dir(context: &Context, args: &Fs, source: &Path) -> Result<Workdir, Erro
         return Ok(work);
     }
     if !args.init {
-        return Err(Error::Refused(format!(
-            "no working directory for: {}; make it with fs-init, or pass --init",
-            source.display()
-        )));
+        return Err(no_working_directory(source));
     }
-    let work = Workdir::create(&context.config_dir, source, &args.dst.replace('/', "-"))?;
+    let work = Workdir::create(
+        &context.config_dir,
+        source,
+        &args.dst.replace('/', "-"),
+        StoreType::Rdiff,
+    )?;
     context
         .output
         .info(&format!("created {}", work.path.display()));
     Ok(work)
+}
+
+fn no_working_directory(source: &Path) -> Error {
+    Error::Refused(format!(
+        "no working directory for: {}; make it with fs-init, or pass --init",
+        source.display()
+    ))
+}
+
+/// Says what a backup would read and leave out.
+fn dry_run(
+    context: &Context,
+    args: &Fs,
+    general: &General,
+    source: PathBuf,
+    path: &Path,
+) -> Result<Exit, Error> {
+    let (config, seen) = match Workdir::find(&context.config_dir, &source)? {
+        Some(work) => (work.config()?, Some(work.seen_dir())),
+        None if args.init => (SourceConfig::new(StoreType::Rdiff), None),
+        None => return Err(no_working_directory(&source)),
+    };
+    let left_out: Vec<&Path> = [Some(&*general.root_path), Some(path), seen.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let options = options(args, &left_out, config, source, None);
+    let store = if path.exists() {
+        Some(stores::open(general, &args.dst)?)
+    } else {
+        None
+    };
+    let _guard = store.as_ref().map(Store::lock_reader).transpose()?;
+    let preview = preview(store.as_ref(), &options, &mut |path, fate| {
+        let path = printable(if path.is_empty() { b"." } else { path });
+        match fate {
+            Fate::Read(bytes, why) => context.output.info(&format!(
+                "would read: {path} ({}): {why}",
+                output_bytes(*bytes)
+            )),
+            Fate::LeftOut(why) => context
+                .output
+                .info(&format!("would leave out: {path}: {why}")),
+            Fate::Problem(error) => Output::warning(&with_causes(error)),
+        }
+    })?;
+    context.output.info(&format!(
+        "would read {} of {} files; {} members need not be read",
+        output_bytes(preview.read_bytes),
+        preview.read,
+        preview.others
+    ));
+    context.output.info_not_kept(&preview.not_kept);
+    Ok(if preview.problems == 0 {
+        Exit::Done
+    } else {
+        Exit::Warnings
+    })
 }
 
 fn expected(args: &Fs, work: &Workdir) -> Result<Option<Expected>, Error> {
@@ -192,15 +257,12 @@ fn options(
             .to_string_lossy()
             .into_owned(),
         selection: Selection {
-            exclude: config.exclude,
             leave_out,
+            read_special: args.read_special.clone(),
+            ..config.selection
         },
         detection,
-        chain: ChainPolicy {
-            max_incremental_count: config.max_incremental_count,
-            max_incremental_span: config.max_incremental_span,
-            fulls_kept: config.fulls_kept,
-        },
+        chain: config.chain,
         allow_empty: args.allow_empty,
         adopt: args.adopt,
         expected,
@@ -254,9 +316,8 @@ fn tell(output: Output, dst: &str, report: &Report) -> Exit {
             ));
         }
     }
-    if !output.quiet {
-        report.notes.iter().for_each(|note| output.info(note));
-    }
+    report.notes.iter().for_each(|note| output.info(note));
+    output.info_not_kept(&report.not_kept);
     report
         .problems
         .iter()

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use crate::error::{Error, with_causes};
+use crate::ops::backup::NotKept;
 
 const NAME: &str = "btw-backup";
 
@@ -22,6 +23,22 @@ impl Output {
     pub fn info(self, text: &str) {
         if !self.quiet {
             let _ = writeln!(std::io::stdout(), "{NAME}: {text}");
+        }
+    }
+
+    /// What of the source is not in a version, if anything.
+    pub fn info_not_kept(self, not_kept: &NotKept) {
+        let counts = [
+            (not_kept.excluded, "left out as configured (-v names them)"),
+            (not_kept.sockets, "sockets"),
+            (not_kept.flagged, "members' inode flags"),
+        ];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let words: Vec<String> = counts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if !words.is_empty() {
+            self.info(&format!("Not kept: {}", words.join(", ")));
         }
     }
 

@@ -43,7 +43,15 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     let _guard = store.lock_reader()?;
     let report = {
         let progress = Progress::new(context.output);
-        restore::restore(&store, &when, &args.target, &progress)?
+        restore::restore(
+            &store,
+            &restore::Options {
+                when: &when,
+                target: &args.target,
+                partial: args.partial,
+            },
+            &progress,
+        )?
     };
     let output = context.output;
     output.info(&format!(
@@ -58,6 +66,9 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
             report.version.problems
         ));
     }
+    for missing in &report.missing {
+        Output::warning(missing);
+    }
     report
         .problems
         .iter()
@@ -69,5 +80,10 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
             report.problems.len() - SHOWN_PROBLEMS
         ));
     }
-    Ok(Exit::done(&report.problems))
+    let exit = Exit::done(&report.problems);
+    Ok(match (report.missing.is_empty(), report.is_damaged) {
+        (true, _) => exit,
+        (false, false) => Exit::Failed,
+        (false, true) => Exit::Damage,
+    })
 }

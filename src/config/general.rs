@@ -1,10 +1,10 @@
-//! `<config-dir>/config.toml`: what holds for all backups.
+//! `<config-dir>/config.toml`, or the Python tool's `config.py`: what holds for all backups.
 
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{read, write};
+use super::{read_config, write};
 use crate::error::Error;
 
 /// The general configuration.
@@ -12,13 +12,19 @@ use crate::error::Error;
 pub struct General {
     /// The directory in which all stores lie.
     pub root_path: PathBuf,
+    /// Where the Python tool copied its backups to.
+    pub s3_uri_prefix: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "SCREAMING_SNAKE_CASE")]
 struct Typed {
-    #[serde(rename = "ROOT_PATH")]
     root_path: Option<PathBuf>,
+    s3_uri_prefix: Option<String>,
+    #[serde(rename = "S3CMD_CONFIG")]
+    _s3cmd_config: Option<String>,
+    #[serde(rename = "AWSCLI_PROFILE")]
+    _awscli_profile: Option<String>,
 }
 
 fn path(config_dir: &Path) -> PathBuf {
@@ -28,8 +34,7 @@ fn path(config_dir: &Path) -> PathBuf {
 impl General {
     /// Reads the configuration; `None` if there is none yet.
     pub fn read(config_dir: &Path) -> Result<Option<Self>, Error> {
-        let path = path(config_dir);
-        let Some(typed) = read::<Typed>(&path)? else {
+        let Some((typed, path)) = read_config::<Typed>(config_dir)? else {
             return Ok(None);
         };
         let refuse = |detail: String| Error::Config {
@@ -45,7 +50,10 @@ impl General {
                 root_path.display()
             )));
         }
-        Ok(Some(Self { root_path }))
+        Ok(Some(Self {
+            root_path,
+            s3_uri_prefix: typed.s3_uri_prefix,
+        }))
     }
 
     /// Makes the first configuration, with stores in `root_path`, and that directory.
@@ -69,6 +77,7 @@ impl General {
         )?;
         Ok(Self {
             root_path: root_path.to_path_buf(),
+            s3_uri_prefix: None,
         })
     }
 

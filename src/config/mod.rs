@@ -1,10 +1,12 @@
 //! Configuration: files in, validated options out. Data, never code; what is not known is refused by name.
 
 pub mod general;
+mod legacy;
+pub mod source;
 pub mod workdir;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -12,16 +14,50 @@ use crate::error::Error;
 
 /// Reads a TOML file; `None` if there is none.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::file("read", path, error)),
+    let Some(text) = text(path)? else {
+        return Ok(None);
     };
-    let bad = |error: toml::de::Error| Error::Config {
+    toml::from_str(&text)
+        .map(Some)
+        .map_err(|error| bad(path, &error))
+}
+
+/// Reads `config.toml` in a directory, or the Python tool's `config.py` where there is none, and says which.
+fn read_config<T: DeserializeOwned>(dir: &Path) -> Result<Option<(T, PathBuf)>, Error> {
+    let path = dir.join("config.toml");
+    if let Some(config) = read(&path)? {
+        return Ok(Some((config, path)));
+    }
+    let path = dir.join("config.py");
+    let Some(text) = text(&path)? else {
+        return Ok(None);
+    };
+    let table = legacy::parse(&text).map_err(|bad| Error::Config {
+        path: path.clone(),
+        detail: format!(
+            "line {}: '{}' is not KEY = value with a plain string or number; configuration is not executed. Write it so, or a config.toml beside it",
+            bad.line, bad.text
+        ),
+    })?;
+    match table.try_into() {
+        Ok(config) => Ok(Some((config, path))),
+        Err(error) => Err(bad(&path, &error)),
+    }
+}
+
+fn bad(path: &Path, error: &toml::de::Error) -> Error {
+    Error::Config {
         path: path.to_path_buf(),
         detail: error.to_string().trim_end().to_owned(),
-    };
-    toml::from_str(&text).map(Some).map_err(bad)
+    }
+}
+
+fn text(path: &Path) -> Result<Option<String>, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", path, error)),
+    }
 }
 
 /// Writes a small file of the configuration: new, or replaced as a whole.

@@ -1,9 +1,13 @@
 //! Directory ⇄ deterministic tar stream, always by directory handles and never through a symbolic link.
 //!
-//! [`walk`] finds members, [`source`] reads them, [`header`] writes their tar headers, [`unpack`] makes them again.
+//! [`walk`] finds members, [`select`] says which, [`meta`] and [`source`] read them, [`header`] writes their tar headers, [`unpack`] makes them again.
 
 pub mod acl;
+pub mod beneath;
 pub mod header;
+pub mod meta;
+mod mount;
+pub mod select;
 pub mod source;
 pub mod unpack;
 pub mod walk;

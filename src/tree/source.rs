@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::unistd::{Gid, Group, Uid, User};
-use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom};
 
+use super::meta::Meta;
 use super::walk::Found;
 use crate::catalog::{Content, Kind, Member};
-use crate::format::scan::Stamp;
 
 /// Looks up names of owners once each.
 #[derive(Default)]
@@ -43,39 +43,18 @@ impl Owners {
     }
 }
 
-/// What kind of member a file is; `None` for a socket, which no tar can hold.
-pub fn kind(stat: &Stat) -> Option<Kind> {
-    match FileType::from_raw_mode(stat.st_mode) {
+/// What kind of member something is; `None` for a socket, which no tar can hold.
+pub fn kind(found: &Found) -> Option<Kind> {
+    match found.meta.kind {
         FileType::RegularFile => Some(Kind::Regular),
         FileType::Directory => Some(Kind::Directory),
         FileType::Symlink => Some(Kind::Symlink),
         FileType::CharacterDevice => Some(Kind::CharDevice),
+        FileType::BlockDevice if found.is_image => Some(Kind::Regular),
         FileType::BlockDevice => Some(Kind::BlockDevice),
         FileType::Fifo => Some(Kind::Fifo),
         _ => None,
     }
-}
-
-/// What the scan cache remembers of a file.
-pub fn stamp(stat: &Stat) -> Stamp {
-    Stamp {
-        ctime: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
-        inode: stat.st_ino,
-        device: stat.st_dev,
-    }
-}
-
-/// Modification time as members record it.
-pub fn mtime(stat: &Stat) -> (i64, u32) {
-    (stat.st_mtime, nanoseconds(stat.st_mtime_nsec))
-}
-
-fn nanoseconds<T: TryInto<u32>>(value: T) -> u32 {
-    value
-        .try_into()
-        .ok()
-        .filter(|ns| *ns < 1_000_000_000)
-        .unwrap_or(0)
 }
 
 /// A member without content: all that its header needs. Attributes that could not be read are left out, and the reason
@@ -89,27 +68,24 @@ pub fn member(
         Ok(xattrs) => (xattrs, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let stat = &found.stat;
+    let meta = &found.meta;
     let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
     let member = Member {
         path: found.path.clone(),
         kind,
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        user: owners.user(stat.st_uid),
-        group: owners.group(stat.st_gid),
-        mtime: mtime(stat),
+        mode: meta.mode,
+        uid: meta.uid,
+        gid: meta.gid,
+        user: owners.user(meta.uid),
+        group: owners.group(meta.gid),
+        // The times of a device say nothing of its content.
+        mtime: if found.is_image { (0, 0) } else { meta.mtime },
         link: if kind == Kind::Symlink {
             fs::readlinkat(&*found.dir, &found.name, Vec::new())?.into_bytes()
         } else {
             Vec::new()
         },
-        device: if is_device {
-            (fs::major(stat.st_rdev), fs::minor(stat.st_rdev))
-        } else {
-            (0, 0)
-        },
+        device: if is_device { meta.node } else { (0, 0) },
         xattrs,
         content: Content::default(),
         header_bytes: 0,
@@ -158,11 +134,12 @@ fn xattrs(found: &Found) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(xattrs)
 }
 
-/// A regular file that is open for reading.
+/// A regular file, or a block device that is read as an image, open for reading.
 pub struct SourceFile {
     file: File,
     /// What it was when it was opened.
-    pub stat: Stat,
+    pub meta: Meta,
+    size: u64,
 }
 
 impl SourceFile {
@@ -176,19 +153,30 @@ impl SourceFile {
             Err(rustix::io::Errno::PERM) => open(flags)?,
             result => result?,
         };
-        let stat = fs::fstat(file.as_fd())?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let meta = Meta::of_open(file.as_fd())?;
+        let same = if found.is_image {
+            meta.kind == FileType::BlockDevice && meta.node == found.meta.node
+        } else {
+            meta.kind == FileType::RegularFile
+        };
+        if !same {
             return Err(io::Error::other("it was replaced while we looked"));
         }
+        let size = if found.is_image {
+            fs::seek(&file, SeekFrom::End(0))?
+        } else {
+            meta.size
+        };
         Ok(Self {
             file: File::from(file),
-            stat,
+            meta,
+            size,
         })
     }
 
     /// Its length when it was opened.
     pub fn size(&self) -> u64 {
-        u64::try_from(self.stat.st_size).unwrap_or(0)
+        self.size
     }
 
     /// Fills `buffer` from `offset` on and returns how many bytes there were; less than asked means the file ended.
@@ -212,28 +200,30 @@ impl SourceFile {
     pub fn next_data(&self, offset: u64) -> u64 {
         match fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(at) => at.max(offset),
-            Err(rustix::io::Errno::NXIO) => self.size(),
-            // A file system that knows no holes.
+            Err(rustix::io::Errno::NXIO) => self.size,
+            // A file system that knows no holes, or a device.
             Err(_) => offset,
         }
     }
 
     /// Where the data that begin at `offset` end.
     pub fn data_end(&self, offset: u64) -> u64 {
-        fs::seek(&self.file, SeekFrom::Hole(offset)).map_or(self.size(), |end| end.max(offset))
+        fs::seek(&self.file, SeekFrom::Hole(offset)).map_or(self.size, |end| end.max(offset))
     }
 
     /// Takes what it is now for what it was when it was opened; returns its length.
     pub fn look_again(&mut self) -> io::Result<u64> {
-        self.stat = fs::fstat(&self.file)?;
-        Ok(self.size())
+        self.meta = Meta::of_open(&self.file)?;
+        if self.meta.kind == FileType::RegularFile {
+            self.size = self.meta.size;
+        }
+        Ok(self.size)
     }
 
-    /// Whether it was written to since it was opened.
+    /// Whether it was written to since it was opened. Of a device this cannot be seen.
     pub fn was_changed(&self) -> io::Result<bool> {
-        let now = fs::fstat(&self.file)?;
-        Ok(now.st_size != self.stat.st_size
-            || mtime(&now) != mtime(&self.stat)
-            || stamp(&now).ctime != stamp(&self.stat).ctime)
+        let (now, before) = (Meta::of_open(&self.file)?, &self.meta);
+        let same = (now.size, now.mtime, now.ctime) == (before.size, before.mtime, before.ctime);
+        Ok(!same && now.kind == FileType::RegularFile)
     }
 }

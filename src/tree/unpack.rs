@@ -1,42 +1,81 @@
 //! Making members again below a directory, never through a link and never outside.
 //!
-//! The directory is new and belongs to us alone until everything is in it; directories get their modes and times last.
+//! The directory is new and belongs to us alone until everything is in it. Members come in path order: a directory gets
+//! its attributes when the first member outside of it comes.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::process::{Gid, Uid};
 
 use super::acl;
+use super::beneath::{self, DIR_FLAGS};
+use super::meta::Meta;
 use crate::catalog::{Kind, Member};
 use crate::error::printable;
 
-/// A member that could not be made, or not made as it was.
-#[derive(Debug)]
-pub enum Fault {
-    /// It is missing from the target.
-    Missing(String, io::Error),
-    /// It is there, but this about it could not be set.
-    Attribute(String, &'static str, io::Error),
+/// Of each kind of loss so many examples are kept.
+const EXAMPLES: usize = 20;
+/// So many directories are open at once, whatever the depth.
+const OPEN_LEVELS: usize = 16;
+
+/// What could not be made, or not made as it was.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Members that are missing from the target, and why.
+    pub missing: Vec<(String, io::Error)>,
+    /// What about members that are there could not be set: owner, mode, ...
+    pub lost: BTreeMap<&'static str, Lost>,
+}
+
+/// How many members lost something.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// How many.
+    pub count: u64,
+    /// The first of them, each with the reason.
+    pub examples: Vec<String>,
+}
+
+impl Faults {
+    fn lose(&mut self, what: &'static str, path: &[u8], error: &io::Error) {
+        let lost = self.lost.entry(what).or_default();
+        lost.count += 1;
+        if lost.examples.len() < EXAMPLES {
+            lost.examples.push(format!("{}: {error}", printable(path)));
+        }
+    }
+
+    fn miss(&mut self, member: &Member, error: io::Error) {
+        self.missing.push((printable(&member.path), error));
+    }
 }
 
 /// Unpacks members, given in path order.
 pub struct Unpacker {
     root: OwnedFd,
-    /// The directory that was used last, and its path: members of one directory come one after the other.
-    near: Option<(Vec<u8>, OwnedFd)>,
-    /// Directories whose attributes wait until they are full.
-    directories: Vec<Member>,
-    faults: Vec<Fault>,
+    /// From the root to the innermost directory.
+    levels: Vec<Level>,
+    /// Directories that nobody but root may enter once they have their mode: they get it at the end.
+    late: Vec<Member>,
     /// Devices that only root could have made.
     unmade: HashSet<Vec<u8>>,
+    faults: Faults,
+}
+
+/// A directory that is being filled.
+struct Level {
+    path: Vec<u8>,
+    /// What it is to become; nothing for the root of a single file.
+    member: Option<Member>,
+    /// Closed while members deep below are made.
+    dir: Option<OwnedFd>,
 }
 
 /// A regular file being filled.
@@ -44,195 +83,216 @@ pub struct NewFile {
     file: File,
 }
 
-const DIR_FLAGS: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NOFOLLOW);
+impl NewFile {
+    /// Writes data at a place of the file; what is never written is a hole.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+}
 
 impl Unpacker {
     /// Unpacks below `root`, which is empty and private.
-    pub fn open(root: &Path) -> io::Result<Self> {
-        let root = fs::open(root, DIR_FLAGS, Mode::empty())?;
+    pub fn new(root: OwnedFd) -> io::Result<Self> {
         for list in [acl::DEFAULT, acl::ACCESS] {
             // Else everything made in it would inherit what the parent prescribes. Without lists there is nothing to do.
             let _ = fs::fremovexattr(&root, OsStr::from_bytes(list));
         }
+        let top = Level {
+            path: Vec::new(),
+            member: None,
+            dir: Some(root.try_clone()?),
+        };
         Ok(Self {
             root,
-            near: None,
-            directories: Vec::new(),
-            faults: Vec::new(),
+            levels: vec![top],
+            late: Vec::new(),
             unmade: HashSet::new(),
+            faults: Faults::default(),
         })
     }
 
     /// Makes a member that has no content. What fails is recorded as a fault.
     pub fn make(&mut self, member: &Member) {
         if let Err(error) = self.try_make(member) {
-            self.faults
-                .push(Fault::Missing(printable(&member.path), error));
+            self.faults.miss(member, error);
         }
     }
 
-    fn try_make(&mut self, member: &Member) -> io::Result<()> {
-        if member.kind == Kind::Directory && member.path.is_empty() {
-            self.directories.push(member.clone());
-            return Ok(());
-        }
-        let (dir, name) = self.place(&member.path)?;
-        let name = OsStr::from_bytes(&name);
-        match member.kind {
-            Kind::Directory => {
-                fs::mkdirat(&dir, name, Mode::RWXU)?;
-                self.directories.push(member.clone());
-                return Ok(());
-            }
-            Kind::Symlink => fs::symlinkat(OsStr::from_bytes(&member.link), &dir, name)?,
-            Kind::HardLink if self.unmade.contains(&member.link) => {
-                let error = io::Error::other("the device that it names was not made");
-                self.faults
-                    .push(Fault::Attribute(printable(&member.path), "link", error));
-                return Ok(());
-            }
-            Kind::HardLink => {
-                let (target_dir, target) = self.place(&member.link)?;
-                return Ok(fs::linkat(
-                    &target_dir,
-                    OsStr::from_bytes(&target),
-                    &dir,
-                    name,
-                    AtFlags::empty(),
-                )?);
-            }
-            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
-                match make_node(&dir, name, member) {
-                    // Only root makes devices; that is known beforehand and no reason to give up the rest.
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                        self.faults.push(Fault::Attribute(
-                            printable(&member.path),
-                            "device",
-                            error,
-                        ));
-                        self.unmade.insert(member.path.clone());
-                        return Ok(());
-                    }
-                    result => result?,
-                }
-            }
-            Kind::Regular | Kind::Absent => {
-                return Err(io::Error::other("not a member without content"));
-            }
-        }
-        self.attributes(&dir, name, member);
-        Ok(())
-    }
-
-    /// Creates a regular file to be filled; `None` after a fault.
+    /// Makes an empty file of a member's length. `None` if that failed, which is recorded.
     pub fn create(&mut self, member: &Member) -> Option<NewFile> {
-        let created = self.place(&member.path).and_then(|(dir, name)| {
-            let flags =
-                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = File::from(fs::openat(
-                &dir,
-                OsStr::from_bytes(&name),
-                flags,
-                Mode::RUSR | Mode::WUSR,
-            )?);
-            file.set_len(member.content.size)?;
-            Ok(NewFile { file })
-        });
-        created
-            .map_err(|error| {
-                self.faults
-                    .push(Fault::Missing(printable(&member.path), error));
-            })
+        self.try_create(member)
+            .map_err(|error| self.faults.miss(member, error))
             .ok()
     }
 
     /// Gives a file that was filled its attributes.
-    pub fn finish_file(&mut self, member: &Member) {
-        match self.place(&member.path) {
-            Ok((dir, name)) => self.attributes(&dir, OsStr::from_bytes(&name), member),
-            Err(error) => self
-                .faults
-                .push(Fault::Missing(printable(&member.path), error)),
-        }
+    pub fn finish_file(&mut self, member: &Member, file: &NewFile) {
+        self.attributes(member, &Target::Open(file.file.as_fd()));
     }
 
-    /// Records that a member's content could not be written.
+    /// Removes a file whose content could not be had, and records that it is missing.
     pub fn failed(&mut self, member: &Member, error: io::Error) {
-        self.faults
-            .push(Fault::Missing(printable(&member.path), error));
+        if let Ok((dir, name)) = self.parent(&member.path) {
+            let _ = fs::unlinkat(dir, OsStr::from_bytes(name), AtFlags::empty());
+        }
+        self.faults.miss(member, error);
     }
 
     /// The member that failed last.
-    pub fn last_missing(&self) -> Option<(&str, &io::Error)> {
-        self.faults.iter().rev().find_map(|fault| match fault {
-            Fault::Missing(path, error) => Some((path.as_str(), error)),
-            Fault::Attribute(..) => None,
-        })
+    pub fn last_missing(&self) -> Option<&(String, io::Error)> {
+        self.faults.missing.last()
     }
 
-    /// Gives directories their attributes, deepest first, and returns all faults.
-    pub fn finish(mut self) -> Vec<Fault> {
-        for member in std::mem::take(&mut self.directories).into_iter().rev() {
-            let placed = if member.path.is_empty() {
-                self.root.try_clone().map(|root| (root, b".".to_vec()))
-            } else {
-                self.place(&member.path)
-            };
-            match placed {
-                Ok((dir, name)) => self.attributes(&dir, OsStr::from_bytes(&name), &member),
-                Err(error) => self
-                    .faults
-                    .push(Fault::Missing(printable(&member.path), error)),
+    /// Gives the directories that still wait for them their attributes, and returns all faults.
+    pub fn finish(mut self) -> Faults {
+        while !self.levels.is_empty() {
+            self.leave();
+        }
+        for member in std::mem::take(&mut self.late) {
+            match beneath::open_dir(&self.root, &member.path) {
+                Ok(dir) => self.attributes(&member, &Target::Open(dir.as_fd())),
+                Err(error) => self.faults.miss(&member, error),
             }
         }
         self.faults
     }
 
-    /// The directory that a path is in, and its name there. Goes down component by component, following no link; names
-    /// that a source cannot have (`..`, empty) are refused.
-    fn place(&mut self, path: &[u8]) -> io::Result<(OwnedFd, Vec<u8>)> {
-        let mut parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-        if parts
-            .iter()
-            .any(|part| [&b""[..], b".", b".."].contains(part) || part.contains(&0))
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a path that no source can have",
-            ));
+    fn try_make(&mut self, member: &Member) -> io::Result<()> {
+        if member.path.is_empty() {
+            if member.kind != Kind::Directory {
+                return Err(io::Error::from(io::ErrorKind::InvalidInput));
+            }
+            self.levels[0].member = Some(member.clone());
+            return Ok(());
         }
-        let name = parts.pop().expect("split gives at least one part").to_vec();
-        let parent = &path[..path.len() - name.len()];
-        if let Some((near, dir)) = &self.near
-            && near == parent
-        {
-            return Ok((dir.try_clone()?, name));
+        if member.kind == Kind::HardLink {
+            return self.link(member);
         }
-        let mut dir = self.root.try_clone()?;
-        for part in parts {
-            dir = fs::openat(&dir, OsStr::from_bytes(part), DIR_FLAGS, Mode::empty())?;
+        let (dir, name) = self.parent(&member.path)?;
+        let name = OsStr::from_bytes(name);
+        match member.kind {
+            Kind::Directory => {
+                fs::mkdirat(dir, name, Mode::RWXU)?;
+                let made = fs::openat(dir, name, DIR_FLAGS, Mode::empty())?;
+                self.enter(member, made);
+                return Ok(());
+            }
+            Kind::Symlink => fs::symlinkat(OsStr::from_bytes(&member.link), dir, name)?,
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => match make_node(dir, name, member)
+            {
+                // Only root makes devices; that is known beforehand and no reason to give up the rest.
+                Err(error)
+                    if error.kind() == io::ErrorKind::PermissionDenied
+                        && member.kind != Kind::Fifo =>
+                {
+                    self.faults.lose("device", &member.path, &error);
+                    self.unmade.insert(member.path.clone());
+                    return Ok(());
+                }
+                result => result?,
+            },
+            Kind::Regular | Kind::HardLink | Kind::Absent => {
+                return Err(io::Error::from(io::ErrorKind::InvalidInput));
+            }
         }
-        self.near = Some((parent.to_vec(), dir.try_clone()?));
-        Ok((dir, name))
+        let dir = dir.try_clone()?;
+        self.attributes(member, &Target::Named(&dir, name));
+        Ok(())
     }
 
-    /// Owner first, because a change of owner clears setuid; then attributes, mode, and time last.
-    fn attributes(&mut self, dir: &OwnedFd, name: &OsStr, member: &Member) {
-        let mut results = Vec::new();
-        let owner = fs::chownat(
+    fn link(&mut self, member: &Member) -> io::Result<()> {
+        if self.unmade.contains(&member.link) {
+            let error = io::Error::other("the device that it names was not made");
+            self.faults.lose("link", &member.path, &error);
+            return Ok(());
+        }
+        let (outer, target) = split(&member.link);
+        beneath::check(&member.link)?;
+        let target_dir = beneath::open_dir(&self.root, outer)?;
+        let (dir, name) = self.parent(&member.path)?;
+        let (target, name) = (OsStr::from_bytes(target), OsStr::from_bytes(name));
+        Ok(fs::linkat(
+            &target_dir,
+            target,
             dir,
             name,
-            Some(Uid::from_raw(member.uid)),
-            Some(Gid::from_raw(member.gid)),
-            AtFlags::SYMLINK_NOFOLLOW,
-        );
-        let owned = owner.is_ok() || is_owned(dir, name, member);
+            AtFlags::empty(),
+        )?)
+    }
+
+    fn try_create(&mut self, member: &Member) -> io::Result<NewFile> {
+        let (dir, name) = self.parent(&member.path)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(dir, OsStr::from_bytes(name), flags, Mode::RUSR | Mode::WUSR)?;
+        fs::ftruncate(&file, member.content.size)?;
+        Ok(NewFile {
+            file: File::from(file),
+        })
+    }
+
+    /// The directory that a member is in, and its name there. Directories that are left get their attributes.
+    fn parent<'a>(&mut self, path: &'a [u8]) -> io::Result<(&OwnedFd, &'a [u8])> {
+        beneath::check(path)?;
+        let (outer, name) = split(path);
+        let holds = |level: &Level| {
+            level.path.is_empty() || level.path == outer || is_below(&level.path, outer)
+        };
+        while self.levels.len() > 1 && !self.levels.last().is_some_and(holds) {
+            self.leave();
+        }
+        let innermost = self.levels.last_mut().expect("the root is never left");
+        if innermost.path != outer {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "its directory was not restored",
+            ));
+        }
+        if innermost.dir.is_none() {
+            innermost.dir = Some(beneath::open_dir(&self.root, outer)?);
+        }
+        Ok((innermost.dir.as_ref().expect("just opened"), name))
+    }
+
+    fn enter(&mut self, member: &Member, dir: OwnedFd) {
+        if let Some(outer) = self.levels.len().checked_sub(OPEN_LEVELS) {
+            self.levels[outer].dir = None;
+        }
+        self.levels.push(Level {
+            path: member.path.clone(),
+            member: Some(member.clone()),
+            dir: Some(dir),
+        });
+    }
+
+    /// Gives the innermost directory its attributes: nothing more is made in it.
+    fn leave(&mut self) {
+        let Some(level) = self.levels.pop() else {
+            return;
+        };
+        let Some(member) = level.member else { return };
+        if member.mode & 0o700 != 0o700 && !member.path.is_empty() {
+            // A hard link to something in it may still come.
+            self.late.push(member);
+            return;
+        }
+        match level
+            .dir
+            .map_or_else(|| beneath::open_dir(&self.root, &member.path), Ok)
+        {
+            Ok(dir) => self.attributes(&member, &Target::Open(dir.as_fd())),
+            Err(error) => self.faults.miss(&member, error),
+        }
+    }
+
+    /// Owner first, because a change of owner clears setuid and capabilities; then attributes, mode, and time last.
+    fn attributes(&mut self, member: &Member, target: &Target<'_>) {
+        let mut results = Vec::new();
+        let owner = target.set_owner(member);
+        let owned = owner.is_ok() || target.has_owner(member);
         results.push(("owner", if owned { Ok(()) } else { owner }));
         for (key, value) in &member.xattrs {
-            results.push(("extended attributes", set_xattr(dir, name, key, value)));
+            results.push(("extended attributes", target.set_xattr(key, value)));
         }
         if member.kind != Kind::Symlink {
             // Setuid and setgid only for the right owner.
@@ -241,38 +301,107 @@ impl Unpacker {
             } else {
                 member.mode & 0o1777
             };
-            results.push((
-                "mode",
-                fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty()),
-            ));
+            results.push(("mode", target.set_mode(Mode::from_raw_mode(mode))));
         }
-        let time = Timespec {
-            tv_sec: member.mtime.0,
-            tv_nsec: member.mtime.1.into(),
-        };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        results.push((
-            "time",
-            fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW),
-        ));
+        results.push(("time", target.set_time(member.mtime)));
         for (what, result) in results {
             if let Err(error) = result {
-                self.faults.push(Fault::Attribute(
-                    printable(&member.path),
-                    what,
-                    error.into(),
-                ));
+                self.faults.lose(what, &member.path, &error);
             }
         }
     }
 }
 
-fn is_owned(dir: &OwnedFd, name: &OsStr, member: &Member) -> bool {
-    fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| (stat.st_uid, stat.st_gid) == (member.uid, member.gid))
+/// Something whose attributes are set: an open file or directory, or a name that must not be opened.
+enum Target<'a> {
+    Open(BorrowedFd<'a>),
+    Named(&'a OwnedFd, &'a OsStr),
+}
+
+impl Target<'_> {
+    fn set_owner(&self, member: &Member) -> io::Result<()> {
+        let (user, group) = (
+            Some(Uid::from_raw(member.uid)),
+            Some(Gid::from_raw(member.gid)),
+        );
+        let set = match self {
+            Self::Open(file) => fs::fchown(file, user, group),
+            Self::Named(dir, name) => {
+                fs::chownat(dir, *name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+            }
+        };
+        set.map_err(io::Error::from)
+    }
+
+    fn has_owner(&self, member: &Member) -> bool {
+        let meta = match self {
+            Self::Open(file) => Meta::of_open(file),
+            Self::Named(dir, name) => CString::new(name.as_bytes())
+                .map_err(io::Error::other)
+                .and_then(|name| Meta::of(dir, &name)),
+        };
+        meta.is_ok_and(|meta| (meta.uid, meta.gid) == (member.uid, member.gid))
+    }
+
+    fn set_xattr(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let key = OsStr::from_bytes(key);
+        let set = match self {
+            Self::Open(file) => fs::fsetxattr(file, key, value, XattrFlags::empty()),
+            // There is no call that sets them below a directory handle.
+            Self::Named(dir, name) => {
+                let path = [
+                    format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(),
+                    name.as_bytes(),
+                ]
+                .concat();
+                fs::lsetxattr(OsStr::from_bytes(&path), key, value, XattrFlags::empty())
+            }
+        };
+        set.map_err(io::Error::from)
+    }
+
+    fn set_mode(&self, mode: Mode) -> io::Result<()> {
+        let set = match self {
+            Self::Open(file) => fs::fchmod(file, mode),
+            Self::Named(dir, name) => {
+                // By a handle that does not open the device or pipe, so that no link can take its place.
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                fs::openat(dir, *name, flags, Mode::empty()).and_then(|handle| {
+                    fs::chmod(format!("/proc/self/fd/{}", handle.as_raw_fd()), mode)
+                })
+            }
+        };
+        set.map_err(io::Error::from)
+    }
+
+    fn set_time(&self, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
+        let time = Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds.into(),
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        let set = match self {
+            Self::Open(file) => fs::futimens(file, &times),
+            Self::Named(dir, name) => fs::utimensat(dir, *name, &times, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        set.map_err(io::Error::from)
+    }
+}
+
+/// The directory part of a path and its last name.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn is_below(dir: &[u8], path: &[u8]) -> bool {
+    path.strip_prefix(dir)
+        .is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 fn make_node(dir: &OwnedFd, name: &OsStr, member: &Member) -> io::Result<()> {
@@ -281,32 +410,12 @@ fn make_node(dir: &OwnedFd, name: &OsStr, member: &Member) -> io::Result<()> {
         Kind::BlockDevice => FileType::BlockDevice,
         _ => FileType::Fifo,
     };
+    let number = fs::makedev(member.device.0, member.device.1);
     Ok(fs::mknodat(
         dir,
         name,
         kind,
         Mode::RUSR | Mode::WUSR,
-        fs::makedev(member.device.0, member.device.1),
+        number,
     )?)
-}
-
-fn set_xattr(dir: &OwnedFd, name: &OsStr, key: &[u8], value: &[u8]) -> rustix::io::Result<()> {
-    let path = [
-        format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).as_bytes(),
-        name.as_bytes(),
-    ]
-    .concat();
-    fs::lsetxattr(
-        OsStr::from_bytes(&path),
-        OsStr::from_bytes(key),
-        value,
-        XattrFlags::empty(),
-    )
-}
-
-impl NewFile {
-    /// Writes data at a place of the file; what is never written is a hole.
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
-    }
 }

@@ -1,7 +1,10 @@
 //! Finding the members of a source in path order, by directory handles.
+//!
+//! A few innermost directories are held open; an outer one is opened again from within by `..` and must be the same
+//! directory as before. So depth is bounded by nothing but memory, and no link is ever followed.
 
-use std::collections::HashSet;
-use std::ffi::{CString, OsStr};
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -9,220 +12,327 @@ use std::path::Path;
 use std::rc::Rc;
 use std::vec;
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, FileType, Mode, OFlags};
 
+use super::beneath::{self, DIR_FLAGS};
+use super::meta::Meta;
+use super::mount::is_pseudo;
+use super::select::{CACHE_SIGNATURE, CACHE_TAG, LeftOut, Rules, Selection, Verdict};
 use crate::error::{Error, SourceError, printable};
-
-/// What is not part of the source.
-#[derive(Debug, Default, Clone)]
-pub struct Selection {
-    /// Patterns as in a .gitignore file at the source's root.
-    pub exclude: Vec<String>,
-    /// Directories that are left out with everything below: device and inode.
-    pub leave_out: HashSet<(u64, u64)>,
-}
 
 /// Something found in the source.
 #[derive(Clone)]
 pub struct Found {
     /// Its path below the source; empty for the source directory itself.
     pub path: Vec<u8>,
-    /// What `lstat` says.
-    pub stat: Stat,
-    /// The directory that it is in; for the source itself the source.
+    /// What the file system says of it.
+    pub meta: Meta,
+    /// The directory that it is in; for a directory that directory itself.
     pub dir: Rc<OwnedFd>,
-    /// Its name in there.
+    /// Its name in there; `.` for a directory.
     pub name: CString,
+    /// A block device that is read as an image.
+    pub is_image: bool,
 }
 
 /// What the walk has to say at each step.
 pub enum Step {
     /// A member.
     Found(Box<Found>),
-    /// A directory on purpose left out with everything below, and why.
-    LeftOut(Vec<u8>, &'static str),
+    /// Something that is left out on purpose, and why.
+    LeftOut(Vec<u8>, LeftOut),
     /// A path at which something could not be looked at.
     Problem(Vec<u8>, SourceError),
 }
 
 /// Walks a tree depth first, siblings by raw bytes.
 pub struct Walk {
-    levels: Vec<Level>,
-    exclude: Gitignore,
-    leave_out: HashSet<(u64, u64)>,
-    first: Option<Box<Found>>,
-}
-
-struct Level {
+    rules: Rules,
+    /// The path of the innermost level.
     path: Vec<u8>,
-    dir: Rc<OwnedFd>,
-    device: u64,
-    names: vec::IntoIter<CString>,
+    levels: Vec<Level>,
+    queue: VecDeque<Step>,
+    root_device: u64,
 }
 
-const DIR_FLAGS: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK);
+/// A directory that is being walked.
+struct Level {
+    path_len: usize,
+    meta: Meta,
+    /// Closed while the walk is deep below.
+    dir: Option<Rc<OwnedFd>>,
+    names: vec::IntoIter<CString>,
+    verdict: Verdict,
+    /// A directory that is left out until something in it turns out to be included.
+    is_told: bool,
+}
 
-/// File systems without data of their own: their content is the kernel's. `statfs` types, from Linux `magic.h`.
-const PSEUDO: [u64; 18] = [
-    0x9fa0,      // proc
-    0x6265_6572, // sysfs
-    0x1373,      // devfs
-    0x1cd1,      // devpts
-    0x6462_6720, // debugfs
-    0x7472_6163, // tracefs
-    0x0027_e0eb, // cgroup
-    0x6367_7270, // cgroup2
-    0x6265_6570, // configfs
-    0x7363_6673, // securityfs
-    0xf97c_ff8c, // selinuxfs
-    0x6573_5543, // fusectl
-    0x6165_676c, // pstore
-    0xcafe_4a11, // bpf
-    0xde5e_81e4, // efivarfs
-    0x1980_0202, // mqueue
-    0x4249_4e4d, // binfmt_misc
-    0x6e73_6673, // nsfs
-];
+/// So many directories are open at once, whatever the depth.
+const OPEN_LEVELS: usize = 16;
 
 impl Walk {
-    /// Begins at `root`, a directory or a regular file. A symbolic link given as root is followed, as the user means
-    /// what it points to.
+    /// Begins at `root`: a directory, a regular file or a block device. A symbolic link given as root is followed, as
+    /// the user means what it points to.
     pub fn open(root: &Path, selection: &Selection) -> Result<Self, Error> {
         let stat = fs::stat(root).map_err(|error| Error::file("read", root, error.into()))?;
-        let mut builder = GitignoreBuilder::new("/");
-        for pattern in &selection.exclude {
-            let added = builder.add_line(None, pattern);
-            added.map_err(|error| {
-                Error::Refused(format!(
-                    "EXCLUDE: cannot understand the pattern '{pattern}': {error}"
-                ))
-            })?;
-        }
-        let exclude = builder
-            .build()
-            .map_err(|error| Error::Refused(format!("EXCLUDE: {error}")))?;
-        let first = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => root_directory(root)?,
-            FileType::RegularFile => root_file(root)?,
+        let mut walk = Self {
+            rules: Rules::new(selection, root)?,
+            path: Vec::new(),
+            levels: Vec::new(),
+            queue: VecDeque::new(),
+            root_device: stat.st_dev,
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let flags = DIR_FLAGS.difference(OFlags::NOFOLLOW);
+                let dir = fs::open(root, flags, Mode::empty())
+                    .map_err(|error| Error::file("open", root, error.into()))?;
+                let meta =
+                    Meta::of_open(&dir).map_err(|error| Error::file("look at", root, error))?;
+                walk.root_device = meta.device;
+                walk.enter(dir, meta, Verdict::Kept);
+            }
+            FileType::RegularFile | FileType::BlockDevice => {
+                walk.queue
+                    .push_back(Step::Found(Box::new(root_file(root)?)));
+            }
             _ => {
                 return Err(Error::Refused(format!(
-                    "{} is neither a directory nor a regular file",
+                    "{} is neither a directory nor a regular file nor a block device",
                     root.display()
                 )));
             }
-        };
-        Ok(Self {
-            levels: Vec::new(),
-            exclude,
-            leave_out: selection.leave_out.clone(),
-            first: Some(Box::new(first)),
-        })
+        }
+        Ok(walk)
     }
 
     /// The next step, `None` at the end.
     pub fn next_step(&mut self) -> Option<Step> {
-        if let Some(first) = self.first.take() {
-            return Some(self.enter(first));
-        }
-        while let Some(level) = self.levels.last_mut() {
-            let Some(name) = level.names.next() else {
-                self.levels.pop();
-                continue;
-            };
-            let path = join(&level.path, name.as_bytes());
-            let dir = Rc::clone(&level.dir);
-            let stat = match fs::statat(&*dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                Err(error) => return Some(problem("look at", path, error.into())),
-            };
-            if self.is_excluded(&path, &stat) {
-                continue;
+        loop {
+            if let Some(step) = self.queue.pop_front() {
+                return Some(step);
             }
-            return Some(self.enter(Box::new(Found {
-                path,
-                stat,
-                dir,
-                name,
-            })));
+            let level = self.levels.last_mut()?;
+            match level.names.next() {
+                Some(name) => self.look(&name),
+                None => self.leave(),
+            }
         }
-        None
     }
 
-    fn is_excluded(&self, path: &[u8], stat: &Stat) -> bool {
-        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        self.exclude
-            .matched(Path::new(OsStr::from_bytes(path)), is_dir)
-            .is_ignore()
+    /// Looks at the next name of the innermost directory.
+    fn look(&mut self, name: &CStr) {
+        let level = self.levels.last().expect("looked at from a level");
+        self.path.truncate(level.path_len);
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name.to_bytes());
+        let parent = level.verdict;
+        let dir = Rc::clone(level.dir.as_ref().expect("the innermost directory is open"));
+        let meta = match Meta::of(&*dir, name) {
+            Ok(meta) => meta,
+            Err(error) => return self.problem("look at", error),
+        };
+        let verdict = self.rules.verdict(parent, &self.path, meta.is_dir());
+        if verdict == Verdict::Excluded {
+            return self.left_out(LeftOut::Excluded);
+        }
+        if meta.is_dir() {
+            return self.look_into(&dir, name, meta, verdict);
+        }
+        if meta.kind == FileType::Socket {
+            return self.left_out(LeftOut::Socket);
+        }
+        if meta.kind == FileType::RegularFile && self.rules.is_too_large(meta.size) {
+            return self.left_out(LeftOut::TooLarge(meta.size));
+        }
+        let is_image = meta.kind == FileType::BlockDevice && self.rules.is_read_special(&self.path);
+        let path = self.path.clone();
+        let name = name.to_owned();
+        self.tell_outer();
+        self.queue.push_back(Step::Found(Box::new(Found {
+            path,
+            meta,
+            dir,
+            name,
+            is_image,
+        })));
     }
 
-    /// Hands out what was found; a directory's content comes next.
-    fn enter(&mut self, mut found: Box<Found>) -> Step {
-        if FileType::from_raw_mode(found.stat.st_mode) != FileType::Directory {
-            return Step::Found(found);
+    /// Opens a directory that was found, if it is to be walked.
+    fn look_into(&mut self, dir: &OwnedFd, name: &CStr, meta: Meta, verdict: Verdict) {
+        if self.rules.selection().leave_out.contains(&meta.identity()) {
+            return self.left_out(LeftOut::Backups);
         }
         if self
-            .leave_out
-            .contains(&(found.stat.st_dev, found.stat.st_ino))
+            .levels
+            .iter()
+            .any(|level| level.meta.identity() == meta.identity())
         {
-            return Step::LeftOut(found.path, "it holds the backups or their bookkeeping");
+            return self.left_out(LeftOut::Loop);
         }
-        let opened = fs::openat(&*found.dir, &found.name, DIR_FLAGS, Mode::empty());
-        let dir = match opened {
-            Ok(dir) => Rc::new(dir),
-            Err(error) => return problem("open the directory", found.path, error.into()),
+        let opened = match fs::openat(dir, name, DIR_FLAGS, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(error) => return self.problem("open the directory", error.into()),
         };
-        match fs::fstat(&*dir) {
-            Ok(stat) if (stat.st_dev, stat.st_ino) == (found.stat.st_dev, found.stat.st_ino) => {
-                found.stat = stat;
-            }
-            Ok(_) => {
-                return problem(
-                    "open the directory",
-                    found.path,
-                    io::Error::other("it was replaced while we looked"),
-                );
-            }
-            Err(error) => return problem("look at", found.path, error.into()),
+        match Meta::of_open(&opened) {
+            Ok(now) if now.identity() == meta.identity() => self.enter(opened, now, verdict),
+            Ok(_) => self.problem(
+                "open the directory",
+                io::Error::other("it was replaced while we looked"),
+            ),
+            Err(error) => self.problem("look at", error),
         }
-        let crossed = self
+    }
+
+    /// Begins a directory: its names come next.
+    fn enter(&mut self, dir: OwnedFd, mut meta: Meta, verdict: Verdict) {
+        if self.path.is_empty() && self.rules.selection().leave_out.contains(&meta.identity()) {
+            return self.left_out(LeftOut::Backups);
+        }
+        let outside = self
             .levels
             .last()
-            .is_none_or(|level| level.device != found.stat.st_dev);
-        if crossed && is_pseudo(&dir) {
-            return Step::LeftOut(found.path, "it is a pseudo file system");
-        }
-        match read_names(&dir) {
-            Ok(names) => {
-                let (path, device) = (found.path.clone(), found.stat.st_dev);
-                self.levels.push(Level {
-                    path,
-                    dir,
-                    device,
-                    names: names.into_iter(),
-                });
-                Step::Found(found)
+            .is_none_or(|outer| outer.meta.device != meta.device);
+        let foreign = self.rules.selection().one_file_system && meta.device != self.root_device;
+        let mut reason = match outside {
+            true if is_pseudo(&dir) => Some(LeftOut::PseudoFileSystem),
+            true if foreign => Some(LeftOut::OtherFileSystem),
+            _ => None,
+        };
+        let mut names = Vec::new();
+        if reason.is_none() {
+            match read_names(&dir) {
+                Ok(found) => names = found,
+                Err(error) => return self.problem("read the directory", error),
             }
-            Err(error) => problem("read the directory", found.path, error),
+            if let Some(tag) = self.tag(&dir, &names) {
+                names.retain(|name| name.to_bytes() == tag.as_bytes());
+                reason = Some(LeftOut::Tagged(tag));
+            }
+        } else {
+            // Only the mount point is kept: the time of what is mounted there changes all the time.
+            meta.mtime = (0, 0);
         }
+        if let Some(reason) = reason {
+            self.left_out(reason);
+            if self.path.is_empty() {
+                return;
+            }
+        }
+        if let Some(outer) = self.levels.len().checked_sub(OPEN_LEVELS) {
+            self.levels[outer].dir = None;
+        }
+        self.levels.push(Level {
+            path_len: self.path.len(),
+            meta,
+            dir: Some(Rc::new(dir)),
+            names: names.into_iter(),
+            verdict,
+            is_told: false,
+        });
+        if verdict != Verdict::Searched {
+            self.tell_outer();
+        }
+    }
+
+    /// Hands out the directories that have not been handed out yet, from the outside in.
+    fn tell_outer(&mut self) {
+        let told = self
+            .levels
+            .iter()
+            .rposition(|level| level.is_told)
+            .map_or(0, |last| last + 1);
+        for index in told..self.levels.len() {
+            self.levels[index].is_told = true;
+            let (meta, path) = (
+                self.levels[index].meta,
+                self.path[..self.levels[index].path_len].to_vec(),
+            );
+            match self.reopen(index) {
+                Ok(dir) => {
+                    let found = Found {
+                        path,
+                        meta,
+                        dir,
+                        name: c".".to_owned(),
+                        is_image: false,
+                    };
+                    self.queue.push_back(Step::Found(Box::new(found)));
+                }
+                Err(error) => self
+                    .queue
+                    .push_back(problem("open the directory", path, error)),
+            }
+        }
+    }
+
+    /// Goes back to the directory around the innermost one.
+    fn leave(&mut self) {
+        let outer = self.levels.len().checked_sub(2);
+        let reopened = outer.map(|outer| self.reopen(outer));
+        self.levels.pop();
+        let Some(level) = self.levels.last_mut() else {
+            return;
+        };
+        self.path.truncate(level.path_len);
+        match reopened.expect("there is an outer level") {
+            Ok(dir) => level.dir = Some(dir),
+            Err(error) => {
+                // What has not been looked at in there cannot be reached any more.
+                let lost = std::mem::take(&mut level.names);
+                let error = error.kind();
+                for name in lost {
+                    let path = join(&self.path, name.to_bytes());
+                    self.queue
+                        .push_back(problem("return to the directory of", path, error.into()));
+                }
+            }
+        }
+    }
+
+    /// The directory of a level, opened again from within if it was closed; it must be the one that it was.
+    fn reopen(&self, index: usize) -> io::Result<Rc<OwnedFd>> {
+        let inner = (index..self.levels.len()).find(|inner| self.levels[*inner].dir.is_some());
+        let inner = inner.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut dir = Rc::clone(self.levels[inner].dir.as_ref().expect("just found"));
+        for level in self.levels[index..inner].iter().rev() {
+            let outer = fs::openat(&*dir, c"..", DIR_FLAGS, Mode::empty())?;
+            if Meta::of_open(&outer)?.identity() != level.meta.identity() {
+                return Err(io::Error::from(io::ErrorKind::NotFound));
+            }
+            dir = Rc::new(outer);
+        }
+        Ok(dir)
+    }
+
+    /// The tag in a directory, if there is one that counts.
+    fn tag(&self, dir: &OwnedFd, names: &[CString]) -> Option<String> {
+        let is_there = |tag: &&String| {
+            names
+                .binary_search_by(|name| name.to_bytes().cmp(tag.as_bytes()))
+                .is_ok()
+                && (*tag != CACHE_TAG || has_cache_signature(dir))
+        };
+        self.rules.selection().tags.iter().find(is_there).cloned()
+    }
+
+    fn left_out(&mut self, why: LeftOut) {
+        self.queue.push_back(Step::LeftOut(self.path.clone(), why));
+    }
+
+    fn problem(&mut self, op: &'static str, error: io::Error) {
+        self.queue.push_back(problem(op, self.path.clone(), error));
     }
 }
 
-fn root_directory(root: &Path) -> Result<Found, Error> {
-    let wrap = |error: rustix::io::Errno| Error::file("open", root, error.into());
-    let dir =
-        fs::open(root, DIR_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty()).map_err(wrap)?;
-    let stat = fs::fstat(&dir).map_err(wrap)?;
-    Ok(Found {
-        path: Vec::new(),
-        stat,
-        dir: Rc::new(dir),
-        name: c".".to_owned(),
-    })
+fn has_cache_signature(dir: &OwnedFd) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut start = [0; CACHE_SIGNATURE.len()];
+    fs::openat(dir, CACHE_TAG, flags, Mode::empty())
+        .and_then(|file| rustix::io::pread(&file, &mut start[..], 0))
+        .is_ok_and(|count| &start[..count] == CACHE_SIGNATURE)
 }
 
 fn root_file(root: &Path) -> Result<Found, Error> {
@@ -232,15 +342,16 @@ fn root_file(root: &Path) -> Result<Found, Error> {
     let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
         return Err(Error::Refused(format!("{} has no name", root.display())));
     };
-    let wrap = |error: rustix::io::Errno| Error::file("open", root, error.into());
-    let dir = fs::open(parent, DIR_FLAGS, Mode::empty()).map_err(wrap)?;
-    let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(wrap)?;
+    let dir = fs::open(parent, DIR_FLAGS, Mode::empty())
+        .map_err(|error| Error::file("open", root, error.into()))?;
     let c_name = CString::new(name.as_bytes()).expect("names have no NUL");
+    let meta = Meta::of(&dir, &c_name).map_err(|error| Error::file("look at", root, error))?;
     Ok(Found {
         path: name.as_bytes().to_vec(),
-        stat,
+        meta,
         dir: Rc::new(dir),
         name: c_name,
+        is_image: meta.kind == FileType::BlockDevice,
     })
 }
 
@@ -262,21 +373,7 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 fn read_names(dir: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in fs::Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            names.push(name.to_owned());
-        }
-    }
+    let mut names = beneath::names(dir)?;
     names.sort_unstable();
     Ok(names)
-}
-
-fn is_pseudo(dir: &OwnedFd) -> bool {
-    // The field's type differs between architectures; the numbers fit in 32 bits.
-    fs::fstatfs(dir).is_ok_and(|stat| {
-        PSEUDO.contains(&(u64::from_ne_bytes(stat.f_type.to_ne_bytes()) & 0xffff_ffff))
-    })
 }

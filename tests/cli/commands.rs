@@ -499,7 +499,7 @@ fn h9_restore_explains_what_there_is_and_never_overwrites() {
     fs::create_dir(home.path("empty")).unwrap();
     restore("latest", "empty").ends(0);
     assert_same_tree(&src, &home.path("empty"));
-    restore("latest", "no/parent").ends(1).complains("no/");
+    restore("latest", "no/parent").ends(1).complains("/no:");
     std::os::unix::fs::symlink("nowhere", home.path("dangling")).unwrap();
     restore("latest", "dangling").ends(1);
     let left: Vec<_> = fs::read_dir(home.dir.path())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use btw_backup::digest::Digest;
 use btw_backup::ops::backup::{Options, Outcome};
-use btw_backup::ops::restore::restore;
+use btw_backup::ops::restore::{self, restore};
 use btw_backup::report::Silent;
 use btw_backup::store::Store;
 use btw_backup::store::disk::Disk;
@@ -86,8 +86,11 @@ fn restored(disk: &SimDisk, seq: u64) -> BTreeMap<String, Vec<u8>> {
     let store = Store::new(Arc::new(disk.clone()), "sim");
     restore(
         &store,
-        &When::Sequence(seq),
-        &dir.path().join("out"),
+        &restore::Options {
+            when: &When::Sequence(seq),
+            target: &dir.path().join("out"),
+            partial: false,
+        },
         &Silent,
     )
     .unwrap();

@@ -16,7 +16,7 @@ use btw_backup::store::codec::Knobs;
 use btw_backup::store::disk::Disk;
 use btw_backup::store::stream::VersionStream;
 use btw_backup::store::{Store, collect};
-use btw_backup::tree::walk::Selection;
+use btw_backup::tree::select::Selection;
 use jiff::{SignedDuration, Timestamp};
 
 pub const START: i64 = 1_780_000_000;

@@ -5,10 +5,12 @@ mod deltify;
 mod old;
 mod open;
 mod options;
+pub mod preview;
 mod previous;
 mod prove;
 mod regular;
 mod scan;
+mod trust;
 
 use std::collections::HashSet;
 
@@ -28,6 +30,7 @@ use crate::store::{Store, collect, commit, staging};
 
 pub use open::{refuse_foreign, vanished};
 pub use options::{Detection, Expected, Options, Outcome, Report};
+pub use scan::NotKept;
 
 use open::open_or_create;
 use previous::{Previous, faults};
@@ -132,6 +135,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn unchanged(mut self, previous: &Version, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
+        let not_kept = scanned.not_kept.clone();
         let (cache, notes) = scanned.finish_unchanged()?;
         let cache = ScanCache {
             seq: previous.seq,
@@ -153,6 +157,7 @@ impl Run<'_> {
             state: self.state,
             problems,
             notes,
+            not_kept,
             damage: self.damage,
         })
     }
@@ -185,6 +190,7 @@ impl Run<'_> {
             members,
             size_bytes,
             notes,
+            not_kept,
             ..
         } = scanned;
         let written = packer.finish()?;
@@ -237,6 +243,7 @@ impl Run<'_> {
             state,
             problems,
             notes,
+            not_kept,
             damage: self.damage,
         })
     }

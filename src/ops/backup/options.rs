@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::NotKept;
 use crate::catalog::{Version, VersionKind};
 use crate::format::state::State;
 use crate::plan::chain::ChainPolicy;
 use crate::store::codec::Knobs;
-use crate::tree::walk::Selection;
+use crate::tree::select::Selection;
 
 /// How a file is found to be unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +77,10 @@ pub struct Report {
     pub state: State,
     /// Members that are missing or torn in the version, and other faults worth exit code 3.
     pub problems: Vec<String>,
-    /// What was left out on purpose.
+    /// What was left out without being asked for, and other remarks.
     pub notes: Vec<String>,
+    /// How much of the source is not in the version.
+    pub not_kept: NotKept,
     /// Files of the store that are missing. The new version does not need them, older ones do.
     pub damage: Vec<String>,
 }

@@ -2,12 +2,13 @@
 
 use super::content::{Before, Placer, Read, ReadError, SMALL_FILE_BYTES, read_small};
 use super::old::Old;
-use super::scan::{RACY, Scan};
+use super::scan::Scan;
+use super::trust::RACY;
 use crate::catalog::{Content, Kind, Member};
 use crate::error::printable;
 use crate::format::scan::Stamp;
 use crate::store::pieces::{Origin, Pieces};
-use crate::tree::source::{self, SourceFile};
+use crate::tree::source::SourceFile;
 use crate::tree::walk::Found;
 
 /// A small file that changes while it is read is read again so many times before it is marked.
@@ -22,8 +23,8 @@ impl Scan<'_> {
         old: Option<&Old>,
     ) -> Result<(), ReadError> {
         let before = old.filter(|old| old.member.kind == Kind::Regular);
-        let stamp = source::stamp(&found.stat);
-        if let Some(old) = before.filter(|old| self.is_trusted(old, &member, found)) {
+        let why = self.trust.why_read(old, found);
+        if let (None, Some(old)) = (why, before) {
             let size = old.member.content.size;
             let member = Member {
                 content: old.member.content.clone(),
@@ -41,27 +42,18 @@ impl Scan<'_> {
                 ),
                 bytes,
             );
-            self.add(member, stamp, Some(old), Some(&data))?;
+            self.add(member, found.meta.stamp(), Some(old), Some(&data))?;
             self.monitor.advance(size);
         } else {
-            self.monitor
-                .detail(&format!("reading {}", printable(&found.path)));
+            self.monitor.detail(&format!(
+                "reading {}: {}",
+                printable(&found.path),
+                why.unwrap_or_default()
+            ));
             self.read(found, member, before, old)?;
         }
         self.remember_link(found);
         Ok(())
-    }
-
-    /// Whether size, times and inode say that a file is as it was.
-    fn is_trusted(&self, old: &Old, member: &Member, found: &Found) -> bool {
-        let stamp = source::stamp(&found.stat);
-        let same = u64::try_from(found.stat.st_size) == Ok(old.member.content.size)
-            && member.mtime == old.member.mtime
-            && stamp == old.stamp;
-        same && !old.member.torn
-            && self
-                .trusted_before
-                .is_some_and(|limit| member.mtime < limit && stamp.ctime < limit)
     }
 
     fn read(
@@ -112,10 +104,10 @@ impl Scan<'_> {
             self.out.pieces.append(&header_and_map);
             self.out.pieces.append(&read.data);
         }
-        let stamp = if torn {
+        let stamp = if torn || found.is_image {
             Stamp::NONE
         } else {
-            source::stamp(&file.stat)
+            file.meta.stamp()
         };
         if torn {
             self.out.problems.push(format!(
@@ -134,11 +126,11 @@ impl Scan<'_> {
         file: &SourceFile,
         member: Member,
     ) -> Result<Member, ReadError> {
-        if source::stamp(&file.stat) == source::stamp(&found.stat) {
+        if file.meta.stamp() == found.meta.stamp() {
             return Ok(member);
         }
         let opened = Found {
-            stat: file.stat,
+            meta: file.meta,
             ..found.clone()
         };
         Ok(self.described(&opened, Kind::Regular)?)
@@ -147,7 +139,8 @@ impl Scan<'_> {
     /// Content that changed while size, times and inode did not is what silent corruption looks like.
     fn warn_of_rot(&mut self, before: Option<&Old>, member: &Member, stamp: Stamp, found: &Found) {
         let rotten = before.is_some_and(|old| {
-            old.stamp == stamp
+            stamp != Stamp::NONE
+                && old.stamp == stamp
                 && old.member.mtime == member.mtime
                 && old.member.content.size == member.content.size
                 && old.member.content.digest != member.content.digest

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::content::{KnownBlocks, ReadError};
 use super::old::{Old, OldMembers, usable_cache};
-use super::{Detection, Options, Previous};
+use super::trust::Trust;
+use super::{Options, Previous};
 use crate::catalog::{Content, Kind, Member};
 use crate::digest::Digest;
 use crate::error::{Error, SourceError, StoreError, printable};
@@ -18,12 +17,9 @@ use crate::store::packer::{Lane, Packer};
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
 use crate::tree::header::{END_BYTES, header};
+use crate::tree::select::LeftOut;
 use crate::tree::source::{self, Owners};
 use crate::tree::walk::{Found, Step, Walk};
-
-/// A file whose times are not older than the last scan by this much may have changed within the clock's resolution
-/// after it was read: it is read again.
-pub const RACY: SignedDuration = SignedDuration::from_secs(2);
 
 /// Headers and maps are packed by parts of at most this length.
 const HEADER_PART_BYTES: usize = 1 << 20;
@@ -46,8 +42,33 @@ pub struct Scanned {
     pub is_file: bool,
     /// Members that are absent or torn.
     pub problems: Vec<String>,
-    /// What was left out on purpose, and other remarks.
+    /// What was left out without being asked for, and other remarks.
     pub notes: Vec<String>,
+    /// What is not in the stream, or not all of it.
+    pub not_kept: NotKept,
+}
+
+/// How many things of the source are not in a version.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct NotKept {
+    /// Left out as the configuration says.
+    pub excluded: u64,
+    /// Sockets, which no tar can hold.
+    pub sockets: u64,
+    /// Members with inode flags (immutable, append-only, no-dump), which no tar can hold.
+    pub flagged: u64,
+}
+
+impl NotKept {
+    /// Counts something that is left out. Of what is not counted, because it is rare, `false` is returned.
+    pub fn count(&mut self, why: &LeftOut) -> bool {
+        match why {
+            LeftOut::Socket => self.sockets += 1,
+            why if why.is_asked_for() => self.excluded += 1,
+            _ => return false,
+        }
+        true
+    }
 }
 
 impl Scanned {
@@ -73,18 +94,15 @@ pub fn scan(
             Step::Found(found) => scan.found(&found)?,
             Step::LeftOut(path, why) if path.is_empty() => {
                 return Err(Error::Refused(format!(
-                    "{} cannot be backed up: {why}",
+                    "{} cannot be backed up; left out: {why}",
                     options.source.display()
                 )));
             }
-            Step::LeftOut(path, why) => scan
-                .out
-                .notes
-                .push(format!("Left out: {}: {why}", printable(&path))),
+            Step::LeftOut(path, why) => scan.left_out(&path, &why),
             Step::Problem(path, error) if path.is_empty() => {
                 return Err(Error::file(error.op, &options.source, error.source));
             }
-            Step::Problem(path, error) => scan.absent(path, &error)?,
+            Step::Problem(path, error) => scan.absent(path, error)?,
         }
     }
     Ok(scan.end()?)
@@ -95,8 +113,7 @@ pub struct Scan<'a> {
     pub monitor: &'a dyn Monitor,
     pub known: KnownBlocks<'a>,
     pub old: OldMembers,
-    /// Files not changed since before this need not be read; `None` if everything must be.
-    pub trusted_before: Option<(i64, u32)>,
+    pub trust: Trust,
     pub previous_bytes: Option<u64>,
     pub owners: Owners,
     /// First path of each file with several names, by device and inode.
@@ -113,29 +130,13 @@ impl<'a> Scan<'a> {
         staged: &Staged,
         monitor: &'a dyn Monitor,
     ) -> Result<Self, StoreError> {
-        let now = options.now;
         let cache = previous.and_then(|previous| usable_cache(store, previous));
-        let read_all_due = match (options.detection, &cache) {
-            (Detection::Stat { read_all_span }, Some(cache)) => {
-                let age = now.duration_since(cache.read_all);
-                age >= read_all_span || age.is_negative()
-            }
-            _ => true,
-        };
-        let trusted_before = cache
-            .as_ref()
-            .filter(|_| !read_all_due)
-            .and_then(|cache| before(cache.scan_start));
-        let read_all = cache
-            .as_ref()
-            .filter(|_| !read_all_due)
-            .map_or(now, |cache| cache.read_all);
+        let trust = Trust::of(options, cache.as_ref());
         let stamps = cache.map_or_else(Vec::new, |cache| cache.stamps);
         Ok(Self {
             monitor,
             known: KnownBlocks::new(store, previous, staged),
             old: OldMembers::open(store, previous, stamps)?,
-            trusted_before,
             previous_bytes: previous.map(|previous| previous.version.stream_bytes),
             owners: Owners::default(),
             links: HashMap::new(),
@@ -150,8 +151,8 @@ impl<'a> Scan<'a> {
                 cache: ScanCache {
                     seq: 0,
                     catalog: Digest::of(b""),
-                    scan_start: now,
-                    read_all,
+                    scan_start: options.now,
+                    read_all: trust.read_all,
                     stamps: Vec::new(),
                 },
                 members: 0,
@@ -159,19 +160,27 @@ impl<'a> Scan<'a> {
                 is_file: false,
                 problems: Vec::new(),
                 notes: Vec::new(),
+                not_kept: NotKept::default(),
             },
+            trust,
         })
+    }
+
+    fn left_out(&mut self, path: &[u8], why: &LeftOut) {
+        let text = format!("Left out: {}: {why}", printable(path));
+        self.monitor.detail(&text);
+        if !self.out.not_kept.count(why) {
+            self.out.notes.push(text);
+        }
     }
 
     fn found(&mut self, found: &Found) -> Result<(), Error> {
         let old = self.old.take(&found.path)?;
-        let Some(kind) = source::kind(&found.stat) else {
-            self.out.notes.push(format!(
-                "Left out: {}: a socket cannot be stored",
-                printable(&found.path)
-            ));
+        let Some(kind) = source::kind(found) else {
+            self.left_out(&found.path, &LeftOut::Socket);
             return Ok(());
         };
+        self.out.not_kept.flagged += u64::from(found.meta.is_flagged);
         self.out.is_file |= self.out.cache.stamps.is_empty() && kind == Kind::Regular;
         let result = self.described(found, kind).map_err(ReadError::Source);
         let result = result.and_then(|member| self.place(found, kind, member, old.as_ref()));
@@ -187,7 +196,7 @@ impl<'a> Scan<'a> {
                     path: printable(&found.path),
                     source,
                 };
-                Ok(self.absent(found.path.clone(), &error)?)
+                self.absent(found.path.clone(), error)
             }
             Ok(()) => Ok(()),
         }
@@ -213,7 +222,7 @@ impl<'a> Scan<'a> {
         member: Member,
         old: Option<&Old>,
     ) -> Result<(), ReadError> {
-        let stamp = source::stamp(&found.stat);
+        let stamp = found.meta.stamp();
         match self.link_to(found, &member) {
             Some(link) => self.add(
                 Member {
@@ -236,18 +245,15 @@ impl<'a> Scan<'a> {
 
     /// The first name of a file that was met before under another one.
     fn link_to(&mut self, found: &Found, member: &Member) -> Option<Vec<u8>> {
-        let stat = &found.stat;
-        if member.kind == Kind::Directory || stat.st_nlink < 2 {
+        if member.kind == Kind::Directory || found.meta.names < 2 || found.is_image {
             return None;
         }
-        self.links.get(&(stat.st_dev, stat.st_ino)).cloned()
+        self.links.get(&found.meta.identity()).cloned()
     }
 
     pub fn remember_link(&mut self, found: &Found) {
-        let stat = &found.stat;
-        if stat.st_nlink > 1 && source::kind(stat) != Some(Kind::Directory) {
-            self.links
-                .insert((stat.st_dev, stat.st_ino), found.path.clone());
+        if found.meta.names > 1 && !found.meta.is_dir() && !found.is_image {
+            self.links.insert(found.meta.identity(), found.path.clone());
         }
     }
 
@@ -317,10 +323,13 @@ impl<'a> Scan<'a> {
     }
 
     /// Records something that could not be read: it is listed, and the version is partial.
-    fn absent(&mut self, path: Vec<u8>, error: &SourceError) -> Result<(), StoreError> {
+    fn absent(&mut self, path: Vec<u8>, error: SourceError) -> Result<(), Error> {
+        if is_our_own(&error.source) {
+            return Err(Error::file(error.op, error.path, error.source));
+        }
         let reason = format!("{error}: {}", error.source);
         self.out.problems.push(reason.clone());
-        self.out.catalog.add(&Member {
+        Ok(self.out.catalog.add(&Member {
             path,
             kind: Kind::Absent,
             mode: 0,
@@ -335,7 +344,7 @@ impl<'a> Scan<'a> {
             content: Content::default(),
             header_bytes: 0,
             torn: false,
-        })
+        })?)
     }
 
     /// Ends the stream with its two zero blocks.
@@ -354,10 +363,11 @@ impl<'a> Scan<'a> {
     }
 }
 
-fn before(scan_start: Timestamp) -> Option<(i64, u32)> {
-    let limit = scan_start.checked_sub(RACY).ok()?;
-    Some((
-        limit.as_second(),
-        u32::try_from(limit.subsec_nanosecond()).unwrap_or(0),
-    ))
+/// Whether an error is about this process and not about the file: then everything that follows would fail too, and a
+/// version without it would be a lie.
+fn is_our_own(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    ours.iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
