@@ -254,8 +254,9 @@ mod tests {
             version(3, 1500),
             version(5, 3000),
         ];
+        let now = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
         let seq = |text: &str| {
-            resolve(&versions, &When::parse(text, &TimeZone::UTC).unwrap())
+            resolve(&versions, &When::parse(text, &now).unwrap().0)
                 .map(|v| v.seq)
                 .map_err(|e| e.to_string())
         };

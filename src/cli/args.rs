@@ -113,9 +113,14 @@ pub struct List {
 
 #[derive(clap::Args)]
 pub struct Restore {
-    /// Which version: latest, latest~2, v17, 2026-11-20, '2026-11-20 10:00', 2026-11-20T10:00:00Z. The newest that is
-    /// not later is taken
-    #[arg(long, value_name = "WHEN", default_value = "latest")]
+    /// Which version: latest, latest~2, v17, 2026-11-20, '2026-11-20 10:00', 10:00, yesterday, -2 (days back), 3d (that
+    /// long ago), 2026-11-20T10:00:00Z. The newest that is not later is taken
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "latest",
+        allow_hyphen_values = true
+    )]
     pub at: String,
     /// Restore what can be though something is damaged, and name what is missing
     #[arg(long)]

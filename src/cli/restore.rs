@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jiff::tz::TimeZone;
+use jiff::Zoned;
 
 use super::args::Restore;
 use super::exit::Exit;
@@ -36,8 +36,11 @@ fn refuse_stores(target: &Path) -> Result<(), Error> {
 }
 
 pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
-    let when = When::parse(&args.at, &TimeZone::system())
-        .map_err(|error| Error::Usage(error.to_string()))?;
+    let (when, remark) =
+        When::parse(&args.at, &Zoned::now()).map_err(|error| Error::Usage(error.to_string()))?;
+    if let Some(remark) = remark {
+        context.output.info(&remark);
+    }
     let store = stores::open(&stores::existing_config(context)?, &args.dst)?;
     refuse_stores(&args.target)?;
     let _guard = store.lock_reader()?;

@@ -111,6 +111,7 @@ impl Rules {
             include_below: selection
                 .include
                 .iter()
+                .filter(|pattern| !pattern.starts_with(['!', '#']))
                 .map(|pattern| literal_start(pattern))
                 .collect(),
             read_special: patterns("--read-special", &selection.read_special, source)?,
@@ -167,7 +168,7 @@ fn is_below(dir: &[u8], path: &[u8]) -> bool {
 
 /// The directories that a pattern begins with; none if it may match anywhere.
 fn literal_start(pattern: &str) -> Vec<u8> {
-    let pattern = pattern.trim_end().trim_start_matches('!');
+    let pattern = pattern.trim_end();
     if !pattern.trim_end_matches('/').contains('/') {
         return Vec::new();
     }
