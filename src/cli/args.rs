@@ -90,6 +90,9 @@ pub struct Fs {
     /// Wait while another run uses the store
     #[arg(long)]
     pub wait: bool,
+    /// Whose the store is: everything in it is given to this user, also in later runs
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
     /// Only say what would be read and what is left out, and why; nothing is written
     #[arg(long)]
     pub dry_run: bool,
@@ -125,6 +128,9 @@ pub struct Restore {
     /// Restore what can be though something is damaged, and name what is missing
     #[arg(long)]
     pub partial: bool,
+    /// Whose the store is, if it is not root's and root restores
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
     /// The store, a path below `ROOT_PATH`
     pub dst: String,
     /// A directory that does not exist or is empty

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustix::process::{Gid, Uid};
 
 use super::args::Fs;
 use super::exit::Exit;
 use super::output::Output;
+use super::owner::{self, Owner};
 use super::progress::Progress;
 use super::{Context, home, stores};
 use crate::catalog::version::describe;
@@ -22,7 +24,7 @@ use crate::error::{Error, printable, with_causes};
 use crate::ops::backup::preview::{Fate, preview};
 use crate::ops::backup::{self, Detection, Expected, Options, Outcome, Report};
 use crate::store::codec::Knobs;
-use crate::store::disk::LocalDisk;
+use crate::store::disk::{Disk, LocalDisk};
 use crate::store::{Store, collect};
 use crate::tree::select::Selection;
 
@@ -44,10 +46,16 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
         return dry_run(context, args, &general, source, &path);
     }
     let work = work_dir(context, args, &source)?;
+    owner::refuse_foreign_workdir(&work)?;
     let config = work.config()?;
-    let store = open(&general, &path, args, &work)?;
+    let owner = owner::of_store(context, args.user.as_deref(), &args.dst)?;
+    owner::refuse_foreign_store(&general, &path, owner)?;
+    let disk = open(&general, &path, args, &work, owner)?;
+    let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, &args.dst);
     backup::refuse_foreign(&store)?;
     let _guard = store.lock_writer(args.wait)?;
+    disk.bring_over()
+        .map_err(|error| Error::file("change the owner of", &path, error))?;
     // After the wait for the lock: the clock, and what the run before has left behind.
     let options = options(
         args,
@@ -68,7 +76,7 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let seen = Seen {
         store: report.state.store,
         state: report.state.number,
-        owner: None,
+        owner,
     };
     if let Err(error) = work.remember(&args.dst, seen) {
         report.problems.push(format!(
@@ -271,17 +279,24 @@ fn options(
     }
 }
 
-/// The store, its directory made if it is new.
-fn open(general: &General, path: &Path, args: &Fs, work: &Workdir) -> Result<Store, Error> {
+/// The store's disk, its directory made if it is new.
+fn open(
+    general: &General,
+    path: &Path,
+    args: &Fs,
+    work: &Workdir,
+    owner: Option<Owner>,
+) -> Result<Arc<LocalDisk>, Error> {
     if expected(args, work)?.is_some() && !path.exists() {
         return Err(backup::vanished(&args.dst));
     }
     let below = path
         .strip_prefix(&general.root_path)
         .expect("made by joining");
-    let disk = LocalDisk::create(&general.root_path, below)
+    let owner = owner.map(|(user, group)| (Uid::from_raw(user), Gid::from_raw(group)));
+    let disk = LocalDisk::create(&general.root_path, below, owner)
         .map_err(|error| Error::file("create the store", path, error))?;
-    Ok(Store::new(Arc::new(disk), &args.dst))
+    Ok(Arc::new(disk))
 }
 
 fn tell(output: Output, dst: &str, report: &Report) -> Exit {

@@ -6,6 +6,7 @@ mod fs;
 mod fs_init;
 mod list;
 mod output;
+mod owner;
 mod progress;
 mod restore;
 mod stores;
@@ -54,6 +55,7 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
         None => home()?.join(".btw-backup"),
     };
     let context = Context { config_dir, output };
+    owner::refuse_foreign_config(&context)?;
     match args.command {
         Command::FsInit(args) => fs_init::run(&context, &args),
         Command::Fs(args) => fs::run(&context, &args),

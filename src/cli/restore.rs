@@ -8,7 +8,7 @@ use super::args::Restore;
 use super::exit::Exit;
 use super::output::Output;
 use super::progress::Progress;
-use super::{Context, stores};
+use super::{Context, owner, stores};
 use crate::catalog::version::describe;
 use crate::error::Error;
 use crate::ops::restore;
@@ -41,7 +41,10 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     if let Some(remark) = remark {
         context.output.info(&remark);
     }
-    let store = stores::open(&stores::existing_config(context)?, &args.dst)?;
+    let general = stores::existing_config(context)?;
+    let owner = owner::of_store(context, args.user.as_deref(), &args.dst)?;
+    owner::refuse_foreign_store(&general, &general.store_path(&args.dst)?, owner)?;
+    let store = stores::open(&general, &args.dst)?;
     refuse_stores(&args.target)?;
     let _guard = store.lock_reader()?;
     let report = {

@@ -172,6 +172,20 @@ impl Workdir {
         read(&self.seen_path(dst))
     }
 
+    /// The user that the store `dst` was given to, by whatever source.
+    pub fn recorded_owner(config_dir: &Path, dst: &str) -> Result<Option<(u32, u32)>, Error> {
+        let Ok(entries) = std::fs::read_dir(config_dir) else {
+            return Ok(None);
+        };
+        for entry in entries.flatten() {
+            let seen = Self { path: entry.path() }.seen(dst);
+            if let Some(owner) = seen.ok().flatten().and_then(|seen| seen.owner) {
+                return Ok(Some(owner));
+            }
+        }
+        Ok(None)
+    }
+
     /// Remembers what was seen of the store `dst`.
     pub fn remember(&self, dst: &str, seen: Seen) -> Result<(), Error> {
         let dir = self.seen_dir();

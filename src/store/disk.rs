@@ -12,6 +12,9 @@ use std::path::Path;
 use rustix::fs::{
     self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags,
 };
+use rustix::process::{Gid, Uid};
+
+use crate::tree::beneath::{self, DIR_FLAGS};
 
 /// What a store needs of a disk. Tests put a simulated one in its place that loses what was not synced.
 pub trait Disk: Send + Sync {
@@ -56,7 +59,11 @@ pub trait DiskRead: Send + Sync {
 /// A directory of the machine's file system.
 pub struct LocalDisk {
     root: OwnedFd,
+    owner: Option<Owner>,
 }
+
+/// The user and group that everything in a store is given to.
+pub type Owner = (Uid, Gid);
 
 const DIR_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -69,11 +76,12 @@ impl LocalDisk {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
             Mode::empty(),
         )?;
-        Ok(Self { root })
+        Ok(Self { root, owner: None })
     }
 
     /// Makes the directory of a store, mode 0700, and its missing parents below `root`, each durable in its parent.
-    pub fn create(root: &Path, below: &Path) -> io::Result<Self> {
+    /// What is created, now and later, is given to `owner`.
+    pub fn create(root: &Path, below: &Path, owner: Option<Owner>) -> io::Result<Self> {
         let mut dir = fs::open(
             root,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -81,7 +89,10 @@ impl LocalDisk {
         )?;
         for name in below {
             match fs::mkdirat(&dir, name, DIR_MODE) {
-                Ok(()) => fs::fsync(&dir)?,
+                Ok(()) => {
+                    give(&dir, name, owner)?;
+                    fs::fsync(&dir)?;
+                }
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -92,7 +103,34 @@ impl LocalDisk {
                 Mode::empty(),
             )?;
         }
-        Ok(Self { root: dir })
+        Ok(Self { root: dir, owner })
+    }
+
+    /// Gives everything in the store to its owner, if the store itself is not yet: it is given last, so that an
+    /// interrupted run is taken up again. The caller holds the writers' lock.
+    pub fn bring_over(&self) -> io::Result<()> {
+        let Some((user, group)) = self.owner else {
+            return Ok(());
+        };
+        let now = fs::fstat(&self.root)?;
+        if (now.st_uid, now.st_gid) == (user.as_raw(), group.as_raw()) {
+            return Ok(());
+        }
+        for name in beneath::names(&self.root)? {
+            let dir = match fs::openat(&self.root, &name, DIR_FLAGS, Mode::empty()) {
+                Ok(dir) => dir,
+                Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                    give(&self.root, &*name, self.owner)?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for inner in beneath::names(&dir)? {
+                give(&dir, &*inner, self.owner)?;
+            }
+            fs::fchown(&dir, Some(user), Some(group))?;
+        }
+        Ok(fs::fchown(&self.root, Some(user), Some(group))?)
     }
 
     /// Opens below the store without following any link, whoever may have put one there.
@@ -125,6 +163,20 @@ impl LocalDisk {
     }
 }
 
+/// Gives a name in a directory, be it a link, to the owner.
+fn give(dir: &OwnedFd, name: impl rustix::path::Arg, owner: Option<Owner>) -> io::Result<()> {
+    let Some((user, group)) = owner else {
+        return Ok(());
+    };
+    Ok(fs::chownat(
+        dir,
+        name,
+        Some(user),
+        Some(group),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
+}
+
 /// Directory and name of a path of the store.
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
@@ -134,7 +186,8 @@ impl Disk for LocalDisk {
     fn create_dir(&self, dir: &str) -> io::Result<()> {
         match fs::mkdirat(&self.root, dir, DIR_MODE) {
             Err(rustix::io::Errno::EXIST) => Ok(()),
-            result => Ok(result?),
+            Ok(()) => give(&self.root, dir, self.owner),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -143,6 +196,9 @@ impl Disk for LocalDisk {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | mode;
         let file = self.open_beneath(path, flags, FILE_MODE)?;
         require_regular(&file)?;
+        if let Some((user, group)) = self.owner {
+            fs::fchown(&file, Some(user), Some(group))?;
+        }
         Ok(Box::new(LocalFile(File::from(file))))
     }
 

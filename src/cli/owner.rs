@@ -1,0 +1,185 @@
+//! Whose a store is, and whom root trusts not to have changed it or the configuration.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::unistd::{Group, User};
+
+use super::Context;
+use crate::config::general::General;
+use crate::config::workdir::Workdir;
+use crate::error::Error;
+
+/// Numeric user and group.
+pub type Owner = (u32, u32);
+
+const ROOT: u32 = 0;
+const STICKY: u32 = 0o1000;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Reads `USER|UID[:GROUP|:GID]`. Without a group it is the user's own.
+pub fn parse(text: &str) -> Result<Owner, Error> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (text, None),
+    };
+    let unknown = |what: &str, name: &str| {
+        Error::Usage(format!(
+            "-u {text}: there is no {what} '{name}' here; numbers are understood too"
+        ))
+    };
+    let by_name = User::from_name(user).ok().flatten();
+    let uid = match &by_name {
+        Some(user) => user.uid.as_raw(),
+        None => id(user).ok_or_else(|| unknown("user", user))?,
+    };
+    let gid = match group {
+        Some(group) => match Group::from_name(group).ok().flatten() {
+            Some(group) => group.gid.as_raw(),
+            None => id(group).ok_or_else(|| unknown("group", group))?,
+        },
+        None => by_name
+            .or_else(|| User::from_uid(uid.into()).ok().flatten())
+            .map(|user| user.gid.as_raw())
+            .ok_or_else(|| {
+                Error::Usage(format!(
+                    "-u {text}: user {uid} has no entry here; name a group too, as in {uid}:{uid}"
+                ))
+            })?,
+    };
+    Ok((uid, gid))
+}
+
+/// The highest number means "unchanged" to the kernel.
+fn id(text: &str) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| is_number && *id != u32::MAX)
+}
+
+/// The owner that a store is to have: the one that is asked for, else the one that it was given to before.
+pub fn of_store(context: &Context, asked: Option<&str>, dst: &str) -> Result<Option<Owner>, Error> {
+    let owner = match asked {
+        Some(text) => Some(parse(text)?),
+        None => Workdir::recorded_owner(&context.config_dir, dst)?,
+    };
+    let own = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    match owner {
+        Some(owner) if owner != own && !is_root() => Err(Error::Refused(format!(
+            "only root can make a store that belongs to {}:{}",
+            owner.0, owner.1
+        ))),
+        owner => Ok(owner),
+    }
+}
+
+/// Root uses only a configuration that nobody else could have written.
+pub fn refuse_foreign_config(context: &Context) -> Result<(), Error> {
+    let names = ["config.toml", "config.py"];
+    let files = names.iter().map(|name| context.config_dir.join(name));
+    files
+        .chain([context.config_dir.clone()])
+        .try_for_each(|path| refuse_writable(&path, None))
+}
+
+/// The same for a source's working directory.
+pub fn refuse_foreign_workdir(work: &Workdir) -> Result<(), Error> {
+    let names = ["config.toml", "config.py", "seen"];
+    let files = names.iter().map(|name| work.path.join(name));
+    files
+        .chain([work.path.clone()])
+        .try_for_each(|path| refuse_writable(&path, None))
+}
+
+/// Root uses only a store that nobody but root and its owner can write to, up to the directory of all stores and above.
+pub fn refuse_foreign_store(
+    general: &General,
+    store: &Path,
+    owner: Option<Owner>,
+) -> Result<(), Error> {
+    let below = store
+        .ancestors()
+        .take_while(|dir| dir.starts_with(&general.root_path));
+    below
+        .chain([&*general.root_path])
+        .try_for_each(|dir| refuse_writable(dir, owner))
+}
+
+/// Refuses what others than root and the owner can write to, or replace by writing to a directory around it.
+fn refuse_writable(path: &Path, owner: Option<Owner>) -> Result<(), Error> {
+    if !is_root() {
+        return Ok(());
+    }
+    let Ok(real) = path.canonicalize() else {
+        return Ok(());
+    };
+    for (depth, dir) in real.ancestors().enumerate() {
+        let metadata =
+            std::fs::metadata(dir).map_err(|error| Error::file("look at", dir, error))?;
+        let trusted = [Some(ROOT), owner.map(|owner| owner.0)].contains(&Some(metadata.uid()));
+        // In a sticky directory others can add names, but not take ours away.
+        let shared = depth > 0 && metadata.is_dir() && metadata.mode() & STICKY != 0;
+        let writable = metadata.mode() & WRITABLE_BY_OTHERS != 0 && !shared;
+        if trusted && !writable {
+            continue;
+        }
+        let why = if trusted {
+            "can be written to by others".to_owned()
+        } else {
+            format!("belongs to user {}", metadata.uid())
+        };
+        return Err(Error::Refused(format!(
+            "{} {why}, and root would trust it{}: change that{}",
+            dir.display(),
+            if depth > 0 {
+                format!(" for {}", path.display())
+            } else {
+                String::new()
+            },
+            if trusted {
+                String::new()
+            } else {
+                format!(
+                    ", or pass -u {} if the store is that user's",
+                    metadata.uid()
+                )
+            },
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn owners_are_names_or_numbers() {
+        assert_eq!(parse("root").unwrap(), (0, 0));
+        assert_eq!(parse("0").unwrap(), (0, 0));
+        assert_eq!(parse("root:").unwrap(), (0, 0));
+        assert_eq!(parse("root:7").unwrap(), (0, 7));
+        assert_eq!(
+            parse("4000000000:4294967294").unwrap(),
+            (4_000_000_000, 4_294_967_294)
+        );
+        for bad in [
+            "",
+            ":",
+            "nobody-here",
+            "root:nothing-here",
+            "4294967295:0",
+            "-1",
+            "0:+1",
+            "4000000000",
+        ] {
+            assert!(parse(bad).unwrap_err().to_string().contains(bad), "{bad}");
+        }
+    }
+}
