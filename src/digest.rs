@@ -26,6 +26,15 @@ impl Digest {
     }
 }
 
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("a String takes everything");
+        out
+    })
+}
+
 /// Computes a plain BLAKE3 digest of bytes that arrive in pieces.
 #[derive(Default)]
 pub struct DigestWriter(blake3::Hasher);

@@ -76,6 +76,8 @@ pub struct Whole {
     pub manifest: PageRef,
     /// The stored length of the frames that the manifest names.
     pub stored_bytes: u64,
+    /// The file that all these frames are in, if it is an archive of this version alone.
+    pub archive: Option<String>,
 }
 
 /// One committed state of a source.
@@ -123,6 +125,11 @@ impl Version {
     pub fn stored_bytes(&self) -> u64 {
         let whole = self.whole.as_ref().map_or(0, |whole| whole.stored_bytes);
         whole + self.delta.iter().map(|file| file.stored_bytes).sum::<u64>()
+    }
+
+    /// The archive that holds it, in a store of TYPE tar.
+    pub fn archive(&self) -> Option<&str> {
+        self.whole.as_ref()?.archive.as_deref()
     }
 
     /// Whether something is missing or torn in it.

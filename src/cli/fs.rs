@@ -15,8 +15,8 @@ use super::output::Output;
 use super::owner::{self, Owner};
 use super::progress::Progress;
 use super::{Context, home, stores};
+use crate::catalog::StoreType;
 use crate::catalog::version::describe;
-use crate::catalog::{StoreType, VersionKind};
 use crate::config::general::General;
 use crate::config::source::SourceConfig;
 use crate::config::workdir::{Seen, Workdir, normal};
@@ -270,6 +270,7 @@ fn options(
             ..config.selection
         },
         detection,
+        store_type: config.store_type,
         chain: config.chain,
         allow_empty: args.allow_empty,
         adopt: args.adopt,
@@ -323,11 +324,10 @@ fn tell(output: Output, dst: &str, report: &Report) -> Exit {
                 version.members
             ));
         }
-        Outcome::Unchanged(version, kind) => {
+        Outcome::Unchanged(version, skipped) => {
             output.info(&format!(
-                "{dst}: no change in the data to be backed up since {}: {}",
-                describe(version),
-                skipped(*kind)
+                "{dst}: no change in the data to be backed up since {}: {skipped}",
+                describe(version)
             ));
         }
     }
@@ -347,13 +347,6 @@ fn tell(output: Output, dst: &str, report: &Report) -> Exit {
         exit
     } else {
         exit.or(Exit::Damage)
-    }
-}
-
-fn skipped(kind: VersionKind) -> &'static str {
-    match kind {
-        VersionKind::Full => "skipping creation of new full backup",
-        VersionKind::Increment => "skipping creation of new incremental backup",
     }
 }
 

@@ -14,7 +14,7 @@ use super::FormatError;
 use super::text::{self, escape};
 use super::version::{Lines, encode_versions};
 use crate::catalog::Version;
-use crate::digest::Digest;
+use crate::digest::{Digest, hex};
 use crate::time::rfc3339;
 
 const TITLE: &str = "btw-backup state ";
@@ -101,12 +101,7 @@ pub fn encode(state: &State) -> Vec<u8> {
 }
 
 fn checksum(content: &[u8]) -> String {
-    Sha256::digest(content)
-        .iter()
-        .fold(String::new(), |mut out, byte| {
-            write!(out, "{byte:02x}").expect("a String takes everything");
-            out
-        })
+    hex(&Sha256::digest(content))
 }
 
 /// Reads a state and checks its checksum.
@@ -231,6 +226,7 @@ mod tests {
             whole: newest.then(|| Whole {
                 manifest: page.clone(),
                 stored_bytes: 15,
+                archive: (seq == 3).then(|| "a.tar.zst".to_owned()),
             }),
             delta: if newest {
                 Vec::new()

@@ -39,6 +39,9 @@ fn encode_version(version: &Version, out: &mut String) -> std::fmt::Result {
     writeln!(out, "catalog {}", page::to_words(&version.catalog))?;
     if let Some(whole) = &version.whole {
         writeln!(out, "whole {}", whole.stored_bytes)?;
+        if let Some(archive) = &whole.archive {
+            writeln!(out, "archive {archive}")?;
+        }
         writeln!(out, "manifest {}", page::to_words(&whole.manifest))?;
     }
     for file in &version.delta {
@@ -184,6 +187,7 @@ impl<'a> Lines<'a> {
                 stored_bytes: bytes
                     .parse()
                     .map_err(|_| self.error(format!("'whole' cannot be '{bytes}'")))?,
+                archive: self.archive()?,
                 manifest: self
                     .page("manifest ")?
                     .ok_or_else(|| self.error(format!("version {seq} has no manifest")))?,
@@ -211,6 +215,21 @@ impl<'a> Lines<'a> {
             whole,
             delta,
         })
+    }
+
+    /// The name of an archive: a plain name, as it is a path in the store.
+    fn archive(&mut self) -> Result<Option<String>, FormatError> {
+        let Some(name) = self.take("archive ") else {
+            return Ok(None);
+        };
+        let is_plain = name.ends_with(".tar.zst")
+            && !name.starts_with('.')
+            && !name.contains(['/', '\\', '\0']);
+        if is_plain {
+            Ok(Some(name.to_owned()))
+        } else {
+            Err(self.error(format!("'{name}' cannot be an archive")))
+        }
     }
 
     pub(super) fn end(mut self) -> Result<(), FormatError> {

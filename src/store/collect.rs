@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::file::TEMPORARY;
 use super::manifests::ManifestReader;
 use super::tree::TreeReader;
-use super::{Area, READERS, Store, staging};
+use super::{Area, READERS, Store, archive, staging};
 use crate::catalog::Version;
 use crate::digest::Digest;
 use crate::error::StoreError;
@@ -65,7 +65,7 @@ pub fn collect(
         // Before anything that only they name goes: a state that comes back after a crash must find its files.
         store.sync_dir(Area::State.dir())?;
     }
-    let mut named = Named::new();
+    let mut named = Named::default();
     name_state(store, current, versions, &mut named)?;
     for state in &others {
         name_state(store, state, &store.versions(state)?, &mut named)?;
@@ -76,11 +76,16 @@ pub fn collect(
     staging::clear(store)
 }
 
-type Named = HashSet<(Area, Digest)>;
+/// What versions need.
+#[derive(Default)]
+struct Named {
+    files: HashSet<(Area, Digest)>,
+    archives: HashSet<String>,
+}
 
 /// The files of content, pages and deltas that a state does not name.
 pub fn leftovers(store: &Store, state: &State) -> Result<Vec<String>, StoreError> {
-    let mut named = Named::new();
+    let mut named = Named::default();
     name_state(store, state, &store.versions(state)?, &mut named)?;
     unnamed(store, &named)
 }
@@ -88,7 +93,7 @@ pub fn leftovers(store: &Store, state: &State) -> Result<Vec<String>, StoreError
 /// The files that these versions name and that are not there, and what cannot even be looked into. A quick look at
 /// names, not at content.
 pub fn missing(store: &Store, versions: &[Version]) -> Result<Vec<String>, StoreError> {
-    let mut named = Named::new();
+    let mut named = Named::default();
     let mut missing = Vec::new();
     for version in versions {
         match name_version(store, version, &mut named) {
@@ -96,7 +101,7 @@ pub fn missing(store: &Store, versions: &[Version]) -> Result<Vec<String>, Store
             result => result?,
         }
     }
-    let mut there = Named::new();
+    let mut there = HashSet::new();
     for area in [Area::Objects, Area::Manifests, Area::Catalogs, Area::Deltas] {
         there.extend(
             store
@@ -107,9 +112,13 @@ pub fn missing(store: &Store, versions: &[Version]) -> Result<Vec<String>, Store
     }
     missing.extend(
         named
+            .files
             .difference(&there)
             .map(|(area, name)| format!("{}: it is missing", area.path(*name))),
     );
+    let top = store.list_top()?;
+    let gone = named.archives.iter().filter(|name| !top.contains(name));
+    missing.extend(gone.map(|name| format!("{name}: it is missing")));
     missing.sort();
     missing.dedup();
     Ok(missing)
@@ -126,11 +135,17 @@ fn unnamed(store: &Store, named: &Named) -> Result<Vec<String>, StoreError> {
     ] {
         let is_named = |name: &String| {
             name.parse()
-                .is_ok_and(|digest| named.contains(&(area, digest)))
+                .is_ok_and(|digest| named.files.contains(&(area, digest)))
         };
         let unnamed = store.list(area)?.into_iter().filter(|name| !is_named(name));
         left.extend(unnamed.map(|name| format!("{}/{name}", area.dir())));
     }
+    let is_named = |name: &String| named.archives.contains(archive::of_file(name));
+    let archives = store
+        .list_top()?
+        .into_iter()
+        .filter(|name| archive::is_archive(name));
+    left.extend(archives.filter(|name| !is_named(name)));
     Ok(left)
 }
 
@@ -141,13 +156,15 @@ fn name_state(
     versions: &[Version],
     named: &mut Named,
 ) -> Result<(), StoreError> {
-    named.extend(
+    named.files.extend(
         state
             .archived
             .iter()
             .map(|file| (Area::Versions, file.name)),
     );
-    named.extend(state.kept_packs.iter().map(|pack| (Area::Catalogs, *pack)));
+    named
+        .files
+        .extend(state.kept_packs.iter().map(|pack| (Area::Catalogs, *pack)));
     versions
         .iter()
         .try_for_each(|version| name_version(store, version, named))
@@ -155,16 +172,32 @@ fn name_state(
 
 /// Adds all files that a version needs but for those of newer versions.
 fn name_version(store: &Store, version: &Version, named: &mut Named) -> Result<(), StoreError> {
-    named.extend(version.pack.iter().map(|pack| (Area::Catalogs, *pack)));
-    named.extend(version.delta.iter().map(|file| (Area::Deltas, file.name)));
+    named
+        .files
+        .extend(version.pack.iter().map(|pack| (Area::Catalogs, *pack)));
+    named
+        .files
+        .extend(version.delta.iter().map(|file| (Area::Deltas, file.name)));
     if let Some(whole) = &version.whole {
         // The next version is made beside this one's catalog: all of it is needed, also what older packs hold.
         let catalog = TreeReader::open(store, Area::Catalogs, &version.catalog);
-        catalog.visit(&mut |page| named.extend(page.pack.map(|pack| (Area::Catalogs, pack))))?;
+        catalog.visit(&mut |page| {
+            named
+                .files
+                .extend(page.pack.map(|pack| (Area::Catalogs, pack)));
+        })?;
         let manifest = ManifestReader::open(store, &whole.manifest);
-        manifest.pages(&mut |page| named.extend(page.pack.map(|pack| (Area::Manifests, pack))))?;
+        manifest.pages(&mut |page| {
+            named
+                .files
+                .extend(page.pack.map(|pack| (Area::Manifests, pack)));
+        })?;
+        if let Some(archive) = &whole.archive {
+            named.archives.insert(archive.clone());
+            return Ok(());
+        }
         manifest.all(&mut |slice| {
-            named.insert((Area::Objects, slice.frame.object));
+            named.files.insert((Area::Objects, slice.frame.object));
         })?;
     }
     Ok(())

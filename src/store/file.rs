@@ -56,16 +56,20 @@ impl NewFile {
     ///
     /// An existing file of that name is replaced: whatever it holds, these bytes have that digest, and its presence
     /// proves nothing about its content.
-    pub fn finish(mut self) -> Result<Digest, StoreError> {
+    pub fn finish(self) -> Result<Digest, StoreError> {
+        let path = self.area.path(self.digest.digest());
+        self.finish_as(&path)
+    }
+
+    /// The same with another name.
+    pub fn finish_as(mut self, path: &str) -> Result<Digest, StoreError> {
         self.file
             .sync()
             .map_err(|error| StoreError::io("sync", &self.path, error))?;
         drop(self.file);
-        let name = self.digest.digest();
-        let path = self.area.path(name);
         self.disk
-            .publish(&self.path, &path, true)
-            .map_err(|error| StoreError::io("publish", &path, error))?;
-        Ok(name)
+            .publish(&self.path, path, true)
+            .map_err(|error| StoreError::io("publish", path, error))?;
+        Ok(self.digest.digest())
     }
 }

@@ -3,6 +3,7 @@
 //! Everything in it is immutable but `log.txt`, the cache and the locks. [`commit`] makes a state, [`collect`]
 //! removes what no state names, [`stream`] reads versions back, [`packer`], [`tree`] and [`delta`] write.
 
+pub mod archive;
 mod area;
 pub mod catalogs;
 pub mod codec;
@@ -88,10 +89,10 @@ impl Store {
         if !self.state_numbers()?.is_empty() {
             return Ok(Presence::Store);
         }
-        let top = self
-            .disk
-            .list("")
-            .map_err(|error| StoreError::io("list", "the directory", error))?;
+        let top = self.list_top()?;
+        if let Some(orphan) = top.iter().find(|name| archive::is_archive(name)) {
+            return Err(without_state(orphan.clone()));
+        }
         let ours = |name: &str| {
             [LOCK, READERS, README, LOG].contains(&name)
                 || Area::ALL.iter().any(|area| area.dir() == name)
@@ -111,11 +112,7 @@ impl Store {
                 .into_iter()
                 .find(|name| !name.starts_with(file::TEMPORARY))
             {
-                let detail = "there are data but no state; restore the state directory from a copy";
-                return Err(StoreError::damaged(
-                    format!("{}/{orphan}", area.dir()),
-                    detail,
-                ));
+                return Err(without_state(format!("{}/{orphan}", area.dir())));
             }
         }
         Ok(Presence::Empty)
@@ -135,10 +132,7 @@ impl Store {
 
     /// Makes again what a copying tool may have left out: empty directories and empty files.
     pub fn complete(&self) -> Result<(), StoreError> {
-        let top = self
-            .disk
-            .list("")
-            .map_err(|error| StoreError::io("list", "the directory", error))?;
+        let top = self.list_top()?;
         let mut needed = Area::ALL
             .iter()
             .map(|area| area.dir())
@@ -297,6 +291,13 @@ impl Store {
             .map_err(|error| StoreError::io("list", area.dir(), error))
     }
 
+    /// The names in the store's own directory.
+    pub(crate) fn list_top(&self) -> Result<Vec<String>, StoreError> {
+        self.disk
+            .list("")
+            .map_err(|error| StoreError::io("list", "the directory", error))
+    }
+
     pub(crate) fn sync_dir(&self, dir: &str) -> Result<(), StoreError> {
         self.disk
             .sync_dir(dir)
@@ -355,4 +356,11 @@ impl Store {
             .map_err(|error| StoreError::io("read", path, error))?;
         Ok(bytes)
     }
+}
+
+fn without_state(file: String) -> StoreError {
+    StoreError::damaged(
+        file,
+        "there are data but no state; restore the state directory from a copy",
+    )
 }

@@ -1,7 +1,6 @@
 //! The new stream described by where its bytes come from: the plan from which both the manifest and the delta follow.
 
 use std::collections::HashSet;
-use std::ops::Range;
 
 use super::manifests::{ManifestReader, ManifestWriter};
 use super::tree::WrittenTree;
@@ -112,11 +111,25 @@ impl Pieces {
         new: &[FrameRef],
         staged: &[FrameRef],
     ) -> Result<WrittenTree, StoreError> {
+        self.slices(old, new, staged, &mut |slice, _| writer.add(slice))?;
+        writer.finish()
+    }
+
+    /// Calls `see` with the slices that make the stream, and whether each is one of the old version's.
+    pub fn slices(
+        &self,
+        old: Option<&ManifestReader>,
+        new: &[FrameRef],
+        staged: &[FrameRef],
+        see: &mut impl FnMut(Slice, bool) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         for piece in &self.pieces {
             let (frame, skip) = match piece.origin {
                 Origin::Old(offset) => {
                     let old = old.expect("a piece of the old stream needs an old version");
-                    add_old(old, offset..offset + piece.len, &mut writer)?;
+                    let mut slices = Vec::new();
+                    old.slices(offset..offset + piece.len, &mut |slice| slices.push(slice))?;
+                    slices.into_iter().try_for_each(|slice| see(slice, true))?;
                     continue;
                 }
                 Origin::New(frame, skip) => (new[frame as usize], skip),
@@ -124,20 +137,10 @@ impl Pieces {
             };
             let take =
                 u32::try_from(piece.len).expect("a piece of a frame is smaller than the frame");
-            writer.add(Slice { frame, skip, take })?;
+            see(Slice { frame, skip, take }, false)?;
         }
-        writer.finish()
+        Ok(())
     }
-}
-
-fn add_old(
-    old: &ManifestReader,
-    range: Range<u64>,
-    writer: &mut ManifestWriter,
-) -> Result<(), StoreError> {
-    let mut slices = Vec::new();
-    old.slices(range, &mut |slice| slices.push(slice))?;
-    slices.into_iter().try_for_each(|slice| writer.add(slice))
 }
 
 fn continues(last: &Piece, origin: Origin) -> bool {

@@ -42,6 +42,8 @@ pub struct VersionStream {
     /// From the version itself to newer ones.
     deltas: Vec<DeltaReader>,
     manifest: ManifestReader,
+    /// The file that all frames are in, if it is not their objects.
+    archive: Option<String>,
     scripts: ScriptCache,
     frames: FrameCache,
     len: u64,
@@ -89,6 +91,7 @@ impl VersionStream {
                     deltas,
                     &whole.manifest,
                     versions[index].stream_bytes,
+                    whole.archive.clone(),
                 ));
             }
             let delta = DeltaReader::open(store, &version.delta)?;
@@ -101,18 +104,30 @@ impl VersionStream {
         ))
     }
 
-    /// The stream that a manifest describes.
-    pub fn whole(store: &Store, manifest: &PageRef) -> Self {
-        Self::new(store, Vec::new(), manifest, manifest.stream_bytes)
+    /// The stream that a manifest describes; all its frames are in `archive`, if there is one.
+    pub fn whole(store: &Store, manifest: &PageRef, archive: Option<&str>) -> Self {
+        Self::new(
+            store,
+            Vec::new(),
+            manifest,
+            manifest.stream_bytes,
+            archive.map(str::to_owned),
+        )
     }
 
     /// The stream that a delta rebuilds from the one that a manifest describes.
     pub fn rebuilt(store: &Store, delta: DeltaReader, manifest: &PageRef) -> Self {
         let len = delta.output_bytes();
-        Self::new(store, vec![delta], manifest, len)
+        Self::new(store, vec![delta], manifest, len, None)
     }
 
-    fn new(store: &Store, deltas: Vec<DeltaReader>, manifest: &PageRef, len: u64) -> Self {
+    fn new(
+        store: &Store,
+        deltas: Vec<DeltaReader>,
+        manifest: &PageRef,
+        len: u64,
+        archive: Option<String>,
+    ) -> Self {
         let options = OptionsBuilder::new()
             .shards(1)
             .estimated_items_capacity(64)
@@ -130,6 +145,7 @@ impl VersionStream {
             store: store.clone(),
             deltas,
             manifest,
+            archive,
             scripts: script_cache(),
             frames,
             len,
@@ -207,7 +223,7 @@ impl VersionStream {
             .slices(offset..offset + 1, &mut |slice| frames.push(slice.frame))?;
         for frame in frames {
             if Digest::of(&self.frame(&frame)?) != frame.digest {
-                let path = Area::Objects.path(frame.object);
+                let path = self.path(&frame);
                 return Err(StoreError::damaged(
                     path,
                     format!("the frame at byte {} holds something else", frame.offset),
@@ -275,11 +291,17 @@ impl VersionStream {
         Ok(())
     }
 
+    fn path(&self, frame: &FrameRef) -> String {
+        self.archive
+            .clone()
+            .unwrap_or_else(|| Area::Objects.path(frame.object))
+    }
+
     fn frame(&self, frame: &FrameRef) -> Result<Arc<Vec<u8>>, StoreError> {
         if let Some(bytes) = self.frames.get(frame) {
             return Ok(bytes);
         }
-        let path = Area::Objects.path(frame.object);
+        let path = self.path(frame);
         let stored = self
             .store
             .read_range(&path, frame.offset, frame.stored_bytes)?;

@@ -30,10 +30,16 @@ struct Scenario {
     states: Vec<PathBuf>,
 }
 
-fn scenario(name: &'static str, versions: u64, changed: bool, count: &str) -> Scenario {
+fn scenario(
+    name: &'static str,
+    store_type: &str,
+    versions: u64,
+    changed: bool,
+    count: &str,
+) -> Scenario {
     let home = Home::new();
     let src = home.path("src");
-    home.run(&["fs-init", "--type", "rdiff", src.to_str().unwrap(), "s"])
+    home.run(&["fs-init", "--type", store_type, src.to_str().unwrap(), "s"])
         .ends(0);
     home.configure_source(
         "s",
@@ -223,20 +229,25 @@ fn campaign(scenario: &Scenario) {
 
 #[test]
 fn c1_c11_c12_killed_in_a_first_backup() {
-    campaign(&scenario("first", 0, true, "10"));
+    campaign(&scenario("first", "rdiff", 0, true, "10"));
 }
 
 #[test]
 fn c1_c11_c12_killed_in_a_changed_backup() {
-    campaign(&scenario("changed", 1, true, "10"));
+    campaign(&scenario("changed", "rdiff", 1, true, "10"));
 }
 
 #[test]
 fn c1_c11_c12_killed_in_an_unchanged_backup() {
-    campaign(&scenario("unchanged", 1, false, "10"));
+    campaign(&scenario("unchanged", "rdiff", 1, false, "10"));
 }
 
 #[test]
 fn c1_c11_c12_killed_in_a_roll_over() {
-    campaign(&scenario("roll-over", 3, true, "0"));
+    campaign(&scenario("roll-over", "rdiff", 3, true, "0"));
+}
+
+#[test]
+fn c1_c11_c12_killed_while_an_archive_is_made() {
+    campaign(&scenario("archive", "tar", 1, true, "10"));
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use btw_backup::catalog::StoreType;
 use btw_backup::digest::Digest;
 use btw_backup::error::{Error, StoreError};
 use btw_backup::ops::backup::{Options, Outcome};
@@ -30,8 +31,23 @@ fn plain(disk: SimDisk) -> Arc<dyn Disk> {
     Arc::new(disk)
 }
 
-/// S1 first backup, S2 changed, S3 unchanged, S4 roll-over (a full that drops an anchor).
+/// S1 first backup, S2 changed, S3 unchanged, S4 roll-over (a full that drops an anchor); the first three also with
+/// archives.
 fn scenarios(dir: &tempfile::TempDir, wrap: Wrap) -> Vec<Scenario> {
+    let mut made = scenarios_of(dir, wrap, StoreType::Rdiff);
+    let archives = scenarios_of(dir, wrap, StoreType::Tar);
+    made.extend(archives.into_iter().take(3).map(|scenario| Scenario {
+        name: match scenario.name {
+            "first" => "first archive",
+            "changed" => "changed archive",
+            _ => "unchanged archive",
+        },
+        ..scenario
+    }));
+    made
+}
+
+fn scenarios_of(dir: &tempfile::TempDir, wrap: Wrap, store_type: StoreType) -> Vec<Scenario> {
     let src = source(dir);
     let disk = SimDisk::default();
     let mut made = Vec::new();
@@ -46,7 +62,10 @@ fn scenarios(dir: &tempfile::TempDir, wrap: Wrap) -> Vec<Scenario> {
     for (hour, (name, generation, count)) in (0..).zip(steps) {
         let src = src.with_extension(name.len().to_string() + &hour.to_string());
         tree(&src, generation);
-        let options = options(&src, hour, count, 1);
+        let options = Options {
+            store_type,
+            ..options(&src, hour, count, 1)
+        };
         let trial = disk.fork();
         run(wrap(trial.clone()), &options).unwrap();
         let undisturbed = streams(Arc::new(trial.clone())).unwrap();

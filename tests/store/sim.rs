@@ -295,8 +295,15 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         let mut inner = self.call(true)?;
         let pending = std::mem::take(&mut inner.pending);
+        // A file that was made in another directory and renamed into this one: journals keep the order of the two.
+        let moved = pending.iter().filter_map(|change| match change {
+            Change::Rename(from, _) if change.touches(dir) => Some(from.clone()),
+            _ => None,
+        });
+        let moved: BTreeSet<String> = moved.collect();
         for change in pending {
-            if change.touches(dir) {
+            let made = matches!(&change, Change::Create(path, _) if moved.contains(path));
+            if made || change.touches(dir) {
                 let Inner {
                     durable_dirs,
                     durable_names,

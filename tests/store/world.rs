@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use btw_backup::catalog::{Content, Kind, Version};
+use btw_backup::catalog::{Content, Kind, StoreType, Version};
 use btw_backup::digest::Digest;
 use btw_backup::error::Error;
 use btw_backup::ops::backup::{Detection, Options, Report, backup};
@@ -92,6 +92,7 @@ pub fn options(source: &Path, hour: i64, count: u64, fulls_kept: usize) -> Optio
         detection: Detection::Stat {
             read_all_span: SignedDuration::from_hours(24 * 7),
         },
+        store_type: StoreType::Rdiff,
         chain: ChainPolicy {
             max_incremental_count: count,
             max_incremental_span: SignedDuration::from_hours(24),

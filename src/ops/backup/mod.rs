@@ -2,6 +2,7 @@
 
 mod content;
 mod deltify;
+mod hold;
 mod old;
 mod open;
 mod options;
@@ -12,24 +13,18 @@ mod regular;
 mod scan;
 mod trust;
 
-use std::collections::HashSet;
-
 use crate::catalog::version::{StreamKind, describe, unique_time};
-use crate::catalog::{DeltaFile, Version, VersionKind, Whole};
+use crate::catalog::{DeltaFile, StoreType, Version, VersionKind};
 use crate::error::{Error, StoreError, with_causes};
 use crate::format::scan::ScanCache;
 use crate::format::state::State;
 use crate::plan::chain::{self};
 use crate::report::Monitor;
-use crate::store::manifests::{ManifestReader, ManifestWriter};
-use crate::store::pieces::Pieces;
 use crate::store::staging::Staged;
-use crate::store::stream::VersionStream;
-use crate::store::tree::WrittenTree;
 use crate::store::{Store, collect, commit, staging};
 
 pub use open::{refuse_foreign, vanished};
-pub use options::{Detection, Expected, Options, Outcome, Report};
+pub use options::{Detection, Expected, Options, Outcome, Report, Skipped};
 pub use scan::NotKept;
 
 use open::open_or_create;
@@ -55,6 +50,7 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
     let state = open_or_create(store, options)?;
     collect::remove_temporaries(store)?;
     let versions = store.versions(&state)?;
+    refuse_other_type(store, versions.last(), options)?;
     let mut damage = collect::missing(store, &versions)?;
     let mut previous = None;
     if let Some(newest) = versions.last() {
@@ -97,6 +93,29 @@ pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result
         }
         previous => run.changed(previous.as_ref(), scanned),
     }
+}
+
+/// A version that is held by archives cannot be built upon by deltas, nor the other way round.
+fn refuse_other_type(
+    store: &Store,
+    newest: Option<&Version>,
+    options: &Options,
+) -> Result<(), Error> {
+    let Some(newest) = newest else { return Ok(()) };
+    let found = if newest.archive().is_some() {
+        StoreType::Tar
+    } else {
+        StoreType::Rdiff
+    };
+    if found == options.store_type {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "The store {} is of TYPE {}, the configuration says {}: change TYPE back, or name another DST",
+        store.name(),
+        found.word(),
+        options.store_type.word()
+    )))
 }
 
 fn refuse_empty(
@@ -143,17 +162,14 @@ impl Run<'_> {
             ..cache
         };
         self.adopt()?;
-        let kind = chain::next_kind(&self.versions, self.options.now, &self.options.chain);
-        let skipped = match kind {
-            VersionKind::Full => "full",
-            VersionKind::Increment => "incremental",
+        let skipped = match self.options.store_type {
+            StoreType::Tar => Skipped::Archive,
+            StoreType::Rdiff => Skipped::Version(self.next_kind()),
         };
-        let line = format!(
-            "no change in the data to be backed up: skipping creation of new {skipped} backup"
-        );
+        let line = format!("no change in the data to be backed up: {skipped}");
         self.after(&self.state, &cache, &line, &mut problems);
         Ok(Report {
-            outcome: Outcome::Unchanged(Box::new(previous.clone()), kind),
+            outcome: Outcome::Unchanged(Box::new(previous.clone()), skipped),
             state: self.state,
             problems,
             notes,
@@ -195,36 +211,28 @@ impl Run<'_> {
         } = scanned;
         let written = packer.finish()?;
         let catalog = catalog.finish()?;
-        let like = previous.map(|previous| &previous.manifest);
-        let old = previous.map(|previous| previous.stream.manifest());
         self.monitor.step("writing", None);
-        let writer = ManifestWriter::create(self.store, like)?;
-        let manifest = pieces.write_manifest(writer, old, &written.frames, &self.staged.frames)?;
-        let (delta, proved) = self.proved_delta(previous, &pieces, &manifest, &mut problems)?;
-        let due = chain::next_kind(&self.versions, self.options.now, &self.options.chain);
-        let kind = if proved { due } else { VersionKind::Full };
-        let taken_over = pieces.staged_bytes(&self.staged.frames);
-        let delta_bytes: u64 = delta.iter().map(|file| file.stored_bytes).sum();
+        let now = unique_time(&self.versions, self.options.now);
+        let held = match self.options.store_type {
+            StoreType::Rdiff => self.hold(previous, &pieces, &written, &mut problems)?,
+            StoreType::Tar => self.archive(previous, &pieces, &written, now)?,
+        };
         let version = Version {
             seq: self.state.next_seq,
-            time: unique_time(&self.versions, self.options.now),
-            kind,
+            time: now,
+            kind: held.kind,
             stream: StreamKind::Tar,
             size_bytes,
             stream_bytes: pieces.len(),
             members,
             problems: scanned_problems,
-            added_bytes: written.bytes
-                + taken_over
-                + manifest.written_bytes
-                + catalog.written_bytes
-                + delta_bytes,
+            added_bytes: held.added_bytes + catalog.written_bytes,
             catalog: catalog.root,
             pack: catalog.pack,
-            whole: Some(whole(self.store, &manifest)?),
+            whole: Some(held.whole),
             delta: Vec::new(),
         };
-        let state = self.commit(version.clone(), delta)?;
+        let state = self.commit(version.clone(), held.delta)?;
         let cache = ScanCache {
             seq: version.seq,
             catalog: version.catalog.digest,
@@ -233,7 +241,7 @@ impl Run<'_> {
         let line = format!(
             "{} committed: {}, {} bytes added{}",
             describe(&version),
-            kind.word(),
+            version.kind.word(),
             version.added_bytes,
             listed(&problems)
         );
@@ -248,58 +256,8 @@ impl Run<'_> {
         })
     }
 
-    /// The delta for the previous version, if there is one. If it cannot be proved there is none, and that version stays
-    /// whole: nothing is lost, and the next backup goes on.
-    fn proved_delta(
-        &self,
-        previous: Option<&Previous>,
-        pieces: &Pieces,
-        manifest: &WrittenTree,
-        problems: &mut Vec<String>,
-    ) -> Result<(Vec<DeltaFile>, bool), StoreError> {
-        let Some(previous) = previous else {
-            return Ok((Vec::new(), self.versions.is_empty()));
-        };
-        match self.delta(previous, pieces, manifest) {
-            Ok(files) => Ok((files, true)),
-            Err(StoreError::Proof(detail)) => {
-                problems.push(format!(
-                    "The previous version is kept whole, because its delta could not be proved: {detail}"
-                ));
-                Ok((Vec::new(), false))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Writes and proves the delta that rebuilds the previous version from the new one.
-    fn delta(
-        &self,
-        previous: &Previous,
-        pieces: &Pieces,
-        manifest: &WrittenTree,
-    ) -> Result<Vec<DeltaFile>, StoreError> {
-        let new = VersionStream::whole(self.store, &manifest.root);
-        let layout = deltify::Layout::of(self.store, pieces, &previous.version)?;
-        self.monitor.step("comparing", Some(layout.unknown_bytes()));
-        let files = deltify::write(
-            self.store,
-            &layout,
-            &previous.stream,
-            &new,
-            self.options.knobs,
-            self.monitor,
-        )?;
-        self.monitor.step("proving", Some(layout.unknown_bytes()));
-        prove::prove(
-            self.store,
-            &layout,
-            &previous.version,
-            &files,
-            &manifest.root,
-            self.monitor,
-        )?;
-        Ok(files)
+    fn next_kind(&self) -> VersionKind {
+        chain::next_kind(&self.versions, self.options.now, &self.options.chain)
     }
 
     fn commit(&mut self, version: Version, delta: Vec<DeltaFile>) -> Result<State, StoreError> {
@@ -358,19 +316,4 @@ fn listed(problems: &[String]) -> String {
         } else {
             ""
         }
-}
-
-/// How a new version is held: its manifest, and the length of the frames it names.
-fn whole(store: &Store, manifest: &WrittenTree) -> Result<Whole, StoreError> {
-    let mut frames = HashSet::new();
-    let mut stored_bytes = 0;
-    ManifestReader::open(store, &manifest.root).all(&mut |slice| {
-        if frames.insert(slice.frame) {
-            stored_bytes += u64::from(slice.frame.stored_bytes);
-        }
-    })?;
-    Ok(Whole {
-        manifest: manifest.root.clone(),
-        stored_bytes,
-    })
 }

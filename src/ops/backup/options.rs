@@ -1,11 +1,12 @@
 //! What a backup is asked for, and what it answers.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::NotKept;
-use crate::catalog::{Version, VersionKind};
+use crate::catalog::{StoreType, Version, VersionKind};
 use crate::format::state::State;
 use crate::plan::chain::ChainPolicy;
 use crate::store::codec::Knobs;
@@ -36,6 +37,8 @@ pub struct Options {
     pub selection: Selection,
     /// How unchanged files are found.
     pub detection: Detection,
+    /// How versions are kept.
+    pub store_type: StoreType,
     /// How chains grow.
     pub chain: ChainPolicy,
     /// An empty source is all right.
@@ -64,8 +67,27 @@ pub struct Expected {
 pub enum Outcome {
     /// A version was committed.
     Committed(Box<Version>),
-    /// The source is as the newest version, which stays the newest; the next version would have been of this kind.
-    Unchanged(Box<Version>, VersionKind),
+    /// The source is as the newest version, which stays the newest.
+    Unchanged(Box<Version>, Skipped),
+}
+
+/// What was not made because nothing has changed; displayed in the ancestor's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skipped {
+    /// A version of this kind.
+    Version(VersionKind),
+    /// An archive.
+    Archive,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Version(VersionKind::Full) => "skipping creation of new full backup",
+            Self::Version(VersionKind::Increment) => "skipping creation of new incremental backup",
+            Self::Archive => "dropping backup",
+        })
+    }
 }
 
 /// The result of a run.

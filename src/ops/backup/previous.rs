@@ -40,7 +40,7 @@ impl Previous {
         Ok(Self {
             version: version.clone(),
             manifest: whole.manifest.clone(),
-            stream: VersionStream::whole(store, &whole.manifest),
+            stream: VersionStream::whole(store, &whole.manifest, version.archive()),
         })
     }
 }
