@@ -53,6 +53,11 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup fs --init /home/ada home\n  btw-backup fs /home/ada home\n  btw-backup fs /var/lib/vm/disk.img vm/disk"
     )]
     Fs(Fs),
+    /// Take over the backups of the Python tool or of rdiff-backup
+    #[command(
+        after_help = "Examples:\n  btw-backup import old/home home\n  btw-backup import /backup/rdiff/home home"
+    )]
+    Import(Import),
     /// Show stores and versions
     #[command(
         after_help = "Examples:\n  btw-backup list\n  btw-backup list home\n  btw-backup list --json home"
@@ -102,6 +107,20 @@ pub struct Fs {
     /// The directory, file or block device to back up, an absolute path
     pub src: PathBuf,
     /// The store, a path below `ROOT_PATH`
+    pub dst: String,
+}
+
+#[derive(clap::Args)]
+pub struct Import {
+    /// Whose the store is: everything in it is given to this user, also in later runs
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Wait while another run uses the store
+    #[arg(long)]
+    pub wait: bool,
+    /// The directory of the old backups, absolute or below `ROOT_PATH`
+    pub old: PathBuf,
+    /// The new store, a path below `ROOT_PATH`
     pub dst: String,
 }
 

@@ -84,11 +84,17 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
             with_causes(&error)
         ));
     }
-    Ok(tell(context.output, &args.dst, &report))
+    let exit = tell(context.output, &args.dst, &report);
+    if let Some(prefix) = &general.s3_uri_prefix {
+        context.output.info(&format!(
+            "S3_URI_PREFIX is set, but nothing was copied to {prefix}: this release makes no copies off-site"
+        ));
+    }
+    Ok(exit)
 }
 
 /// The configuration; the first one is made here, so that a backup needs none.
-fn general(context: &Context) -> Result<General, Error> {
+pub fn general(context: &Context) -> Result<General, Error> {
     if let Some(general) = General::read(&context.config_dir)? {
         return Ok(general);
     }
@@ -260,10 +266,7 @@ fn options(
     Options {
         source_name: source.as_os_str().as_bytes().to_vec(),
         source,
-        host: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
+        host: host(),
         selection: Selection {
             leave_out,
             read_special: args.read_special.clone(),
@@ -280,6 +283,17 @@ fn options(
     }
 }
 
+/// The owner as the disk takes it.
+pub fn give_to((user, group): Owner) -> (Uid, Gid) {
+    (Uid::from_raw(user), Gid::from_raw(group))
+}
+
+/// The name of this machine.
+pub fn host() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
 /// The store's disk, its directory made if it is new.
 fn open(
     general: &General,
@@ -294,8 +308,7 @@ fn open(
     let below = path
         .strip_prefix(&general.root_path)
         .expect("made by joining");
-    let owner = owner.map(|(user, group)| (Uid::from_raw(user), Gid::from_raw(group)));
-    let disk = LocalDisk::create(&general.root_path, below, owner)
+    let disk = LocalDisk::create(&general.root_path, below, owner.map(give_to))
         .map_err(|error| Error::file("create the store", path, error))?;
     Ok(Arc::new(disk))
 }

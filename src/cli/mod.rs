@@ -4,6 +4,7 @@ mod args;
 mod exit;
 mod fs;
 mod fs_init;
+mod import;
 mod list;
 mod output;
 mod owner;
@@ -59,6 +60,7 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
     match args.command {
         Command::FsInit(args) => fs_init::run(&context, &args),
         Command::Fs(args) => fs::run(&context, &args),
+        Command::Import(args) => import::run(&context, &args),
         Command::List(args) => list::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Context;
 use crate::config::general::General;
 use crate::error::Error;
+use crate::format::legacy::is_legacy;
 use crate::store::disk::LocalDisk;
 use crate::store::{Presence, Store};
 
@@ -33,6 +34,9 @@ pub fn open(general: &General, dst: &str) -> Result<Store, Error> {
     let store = Store::new(Arc::new(disk), dst);
     match store.presence()? {
         Presence::Store => Ok(store),
+        Presence::Foreign(name) if is_legacy(&name) => Err(Error::Refused(format!(
+            "{dst} holds backups of the Python tool or of rdiff-backup; `btw-backup import {dst} DST` takes them over"
+        ))),
         _ => Err(unknown(general, dst)),
     }
 }

@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use crate::catalog::Version;
 use crate::digest::Digest;
 use crate::error::StoreError;
+use crate::format::legacy::is_legacy;
 use crate::format::scan::{self, ScanCache};
 use crate::format::state::{self, State};
 use crate::format::version;
@@ -97,7 +98,13 @@ impl Store {
             [LOCK, READERS, README, LOG].contains(&name)
                 || Area::ALL.iter().any(|area| area.dir() == name)
         };
-        if let Some(foreign) = top.iter().find(|name| !ours(name)) {
+        // The ancestors' files are named before others, because something can be done about them.
+        let mut foreign = top.iter().filter(|name| !ours(name));
+        let foreign = foreign
+            .clone()
+            .find(|name| is_legacy(name))
+            .or(foreign.next());
+        if let Some(foreign) = foreign {
             return Ok(Presence::Foreign(foreign.clone()));
         }
         for area in [

@@ -3,6 +3,7 @@
 //! [`walk`] finds members, [`select`] says which, [`meta`] and [`source`] read them, [`header`] writes their tar headers, [`unpack`] makes them again.
 
 pub mod acl;
+pub mod archive;
 pub mod beneath;
 pub mod header;
 pub mod meta;

@@ -9,5 +9,6 @@ mod archives;
 mod commands;
 mod concurrency;
 mod kill;
+mod legacy;
 mod tools;
 mod trees;

@@ -2,6 +2,7 @@
 
 use super::Options;
 use crate::error::{Error, printable};
+use crate::format::legacy::is_legacy;
 use crate::format::state::State;
 use crate::store::{Presence, Store, collect, commit};
 
@@ -14,6 +15,12 @@ pub fn refuse_foreign(store: &Store) -> Result<(), Error> {
 }
 
 fn foreign(store: &Store, name: &str) -> Error {
+    if is_legacy(name) {
+        return Error::Refused(format!(
+            "{0} holds backups of the Python tool or of rdiff-backup ('{name}'). Choose another DST; `btw-backup import {0} DST` takes the old ones over",
+            store.name()
+        ));
+    }
     Error::Refused(format!(
         "{} is not a store: it holds '{name}'. Choose another DST, or empty that directory",
         store.name()
@@ -52,7 +59,9 @@ pub(super) fn open_or_create(store: &Store, options: &Options) -> Result<State, 
             store.complete()?;
             let state = store.current()?;
             refuse_unexpected(store, &state, options)?;
-            let same = state.host == options.host && state.source == options.source_name;
+            // What was imported belongs to the first source that goes on with it.
+            let same = state.host == options.host && state.source == options.source_name
+                || state.source.is_empty();
             if same || options.adopt {
                 return Ok(state);
             }
