@@ -18,12 +18,16 @@ use super::acl;
 use super::beneath::{self, DIR_FLAGS};
 use super::meta::Meta;
 use crate::catalog::{Kind, Member};
+use crate::digest::is_zero;
 use crate::error::printable;
 
 /// Of each kind of loss so many examples are kept.
 const EXAMPLES: usize = 20;
 /// So many directories are open at once, whatever the depth.
 const OPEN_LEVELS: usize = 16;
+
+/// What file systems allocate at once.
+const PAGE_BYTES: usize = 4096;
 
 /// What could not be made, or not made as it was.
 #[derive(Debug, Default)]
@@ -87,6 +91,21 @@ impl NewFile {
     /// Writes data at a place of the file; what is never written is a hole.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// The same; in a sparse file pages of zeros are left to be holes.
+    pub fn write_data(&self, bytes: &[u8], offset: u64, sparse: bool) -> io::Result<()> {
+        if !sparse {
+            return self.write_at(bytes, offset);
+        }
+        let mut at = offset;
+        for page in bytes.chunks(PAGE_BYTES) {
+            if !is_zero(page) {
+                self.write_at(page, at)?;
+            }
+            at += page.len() as u64;
+        }
+        Ok(())
     }
 }
 

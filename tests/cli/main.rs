@@ -8,6 +8,7 @@
 mod archives;
 mod commands;
 mod concurrency;
+mod fidelity;
 mod kill;
 mod legacy;
 mod tools;

@@ -132,6 +132,20 @@ impl Home {
     }
 }
 
+/// Some things only root can make.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says that a test did not run; where nothing may be missing, that is a failure.
+pub fn skip(what: &str) {
+    println!("SKIPPED: {what}");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "must not be skipped in CI: {what}"
+    );
+}
+
 /// Runs a tool and returns what it printed; it must be installed and succeed.
 #[track_caller]
 pub fn tool(program: &str, args: &[&str]) -> String {

@@ -274,6 +274,7 @@ impl Filling<'_> {
         offset: u64,
         member: &Member,
     ) -> Result<io::Result<()>, StoreError> {
+        let sparse = member.content.is_sparse();
         for ((number, digest), block) in member.content.blocks().zip(member.placed_blocks(offset)) {
             let bytes = self.cursor.take(block.offset..block.offset + block.len)?;
             if Digest::of(&bytes) != digest {
@@ -284,7 +285,7 @@ impl Filling<'_> {
                 );
                 return Err(StoreError::damaged("objects or deltas", detail));
             }
-            if let Err(error) = file.write_at(&bytes, number * BLOCK_BYTES as u64) {
+            if let Err(error) = file.write_data(&bytes, number * BLOCK_BYTES as u64, sparse) {
                 return Ok(Err(error));
             }
         }
