@@ -9,6 +9,7 @@ mod archives;
 mod commands;
 mod concurrency;
 mod fidelity;
+mod hostile;
 mod kill;
 mod legacy;
 mod tools;
