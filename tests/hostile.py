@@ -162,6 +162,7 @@ CASES = {
     "size-no-number": header(b"a", size_field=b"12x4567890\0\0"),
     "truncated": header(b"a", size=1 << 20),
     "long-huge": header(b"L", b"L", size=1 << 40),
+    "file-or-directory": long_name(b"n" * 99 + b"/n") + entry(b"n" * 99 + b"/", b"\0", header(CANARY + b"/escaped")),
     "unknown-type": entry(b"a", b"Z"),
     "multi-volume": entry(b"a", b"M", DATA),
     "old-sparse": entry(b"a", b"S", DATA),

@@ -443,6 +443,13 @@ impl Header {
     }
 
     fn member_kind(&self, path: &[u8]) -> io::Result<Kind> {
+        if self.kind == 0 && self.name.ends_with(b"/") && !path.ends_with(b"/") {
+            // The name in the header is cut after a slash: a directory to Python's tarfile, a file to GNU tar.
+            return bad(format!(
+                "{} is a file to some programs and a directory to others",
+                printable(path)
+            ));
+        }
         Ok(match self.kind {
             // In v7 a directory is a file whose name ends in a slash.
             b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Directory,

@@ -2,12 +2,14 @@
 //! in which everything but the test's own directory is read-only. Canaries lie where they want to get.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use btw_backup::catalog::{Content, Kind, Member, Run};
+use btw_backup::catalog::Kind::{self, CharDevice, Directory, Fifo, HardLink, Regular, Symlink};
+use btw_backup::catalog::{Content, Member, Run};
 use btw_backup::digest::Digest;
 use btw_backup::store::catalogs::{CatalogReader, CatalogWriter};
 use btw_backup::store::disk::{Disk, LocalDisk};
@@ -193,19 +195,50 @@ fn link(path: &[u8], kind: Kind, to: &[u8]) -> Member {
 }
 
 /// Catalogs that no backup would write.
-fn forgeries(canary: &Path) -> Vec<(&'static str, Forge)> {
-    use std::os::unix::ffi::OsStrExt;
-    let canary = canary.as_os_str().as_bytes().to_vec();
-    let below = [&canary[..], b"/escaped"].concat();
-    let up = [&b"../../../../../../../../.."[..], &below].concat();
-    let mut all: Vec<(&'static str, Forge)> = Vec::new();
-    let mut add = |name: &'static str, members: Vec<Member>| {
+fn forgeries(canary: &Path) -> Vec<(String, Forge)> {
+    let canary = canary.as_os_str().as_bytes();
+    let mut all: Vec<(String, Forge)> = Vec::new();
+    let lists = [
+        odd_names(canary),
+        through_links(canary),
+        hard_links(canary),
+        odd_kinds(canary),
+        odd_values(),
+    ];
+    for (name, members) in lists.into_iter().flatten() {
         all.push((
             name,
             Box::new(move |old: &mut Vec<Member>| old.extend(members.clone())),
         ));
-    };
-    use Kind::{CharDevice, Directory, Fifo, HardLink, Regular, Symlink};
+    }
+    let orders: [(&str, Forge); 3] = [
+        (
+            "out of order",
+            Box::new(|old: &mut Vec<Member>| old.reverse()),
+        ),
+        (
+            "children before their directory",
+            Box::new(|old: &mut Vec<Member>| old.rotate_left(1)),
+        ),
+        ("no members", Box::new(Vec::clear)),
+    ];
+    all.extend(orders.map(|(name, change)| (name.to_owned(), change)));
+    all
+}
+
+type Forged = Vec<(String, Vec<Member>)>;
+
+fn named(forged: impl IntoIterator<Item = (&'static str, Vec<Member>)>) -> Forged {
+    forged
+        .into_iter()
+        .map(|(name, members)| (name.to_owned(), members))
+        .collect()
+}
+
+fn odd_names(canary: &[u8]) -> Forged {
+    let below = [canary, b"/escaped"].concat();
+    let up = [&b"../../../../../../../../.."[..], &below].concat();
+    let mut forged = Forged::new();
     for (name, path) in [
         ("up", &b"../escaped"[..]),
         ("up far", &up),
@@ -226,167 +259,170 @@ fn forgeries(canary: &Path) -> Vec<(&'static str, Forge)> {
             (Fifo, "pipe"),
         ] {
             if kind == Regular || name.starts_with("up") || name == "absolute" {
-                add(
-                    Box::leak(format!("{label} {name}").into_boxed_str()),
-                    vec![link(path, kind, b"x")],
-                );
+                forged.push((format!("{label} {name}"), vec![link(path, kind, b"x")]));
             }
         }
     }
-    let out = link(b"l", Symlink, &canary);
-    add(
-        "file through link",
-        vec![out.clone(), member(b"l/escaped", Regular)],
-    );
-    add(
-        "directory through link",
-        vec![out.clone(), member(b"l/escaped", Directory)],
-    );
-    add(
-        "link through link",
-        vec![out.clone(), link(b"l/escaped", Symlink, b"x")],
-    );
-    add(
-        "device through link",
-        vec![out.clone(), member(b"l/escaped", CharDevice)],
-    );
-    add(
-        "hard link through link",
-        vec![out.clone(), link(b"m", HardLink, b"l/file")],
-    );
-    add(
-        "hard link into link",
-        vec![out.clone(), link(b"l/escaped", HardLink, b"file")],
-    );
-    add(
-        "directory over link",
-        vec![
-            out.clone(),
-            member(b"l", Directory),
-            member(b"l/escaped", Regular),
-        ],
-    );
-    add(
-        "file over link",
-        vec![
-            link(b"l", Symlink, &[&canary[..], b"/file"].concat()),
-            member(b"l", Regular),
-        ],
-    );
-    add(
-        "link over directory",
-        vec![
-            member(b"d", Directory),
-            link(b"d", Symlink, &canary),
-            member(b"d/escaped", Regular),
-        ],
-    );
-    add(
-        "hard link up",
-        vec![link(b"h", HardLink, b"../../canary/file")],
-    );
-    add(
-        "hard link absolute",
-        vec![link(b"h", HardLink, &[&canary[..], b"/file"].concat())],
-    );
-    add(
-        "hard link to link",
-        vec![
-            link(b"l", Symlink, &[&canary[..], b"/file"].concat()),
-            link(b"m", HardLink, b"l"),
-            member(b"m", Regular),
-        ],
-    );
-    add(
-        "hard link to directory",
-        vec![member(b"d", Directory), link(b"h", HardLink, b"d")],
-    );
-    add("hard link to itself", vec![link(b"h", HardLink, b"h")]);
-    add("hard link to nothing", vec![link(b"h", HardLink, b"")]);
-    add(
-        "two of one name",
-        vec![member(b"x", Regular), member(b"x", Regular)],
-    );
-    add(
-        "device, then file",
-        vec![member(b"x", CharDevice), member(b"x", Regular)],
-    );
-    add(
-        "pipe, then file",
-        vec![member(b"x", Fifo), member(b"x", Regular)],
-    );
-    add(
-        "root is a link",
-        vec![link(b"", Symlink, &canary), member(b"escaped", Regular)],
-    );
-    add("root is a file", vec![member(b"", Regular)]);
-    add(
-        "root twice",
-        vec![Member {
-            mode: 0o777,
-            uid: 77,
-            ..member(b"", Directory)
-        }],
-    );
-    add("name of 300 bytes", vec![member(&[b'n'; 300], Regular)]);
-    add(
-        "target of 5000 bytes",
-        vec![link(b"l", Symlink, &[b't'; 5000])],
-    );
-    add("empty target", vec![link(b"l", Symlink, b"")]);
-    add("target with a NUL", vec![link(b"l", Symlink, b"a\0b")]);
-    add(
-        "mode with file type",
-        vec![Member {
-            mode: 0o177_777,
-            ..member(b"m", Regular)
-        }],
-    );
-    add(
-        "time out of range",
-        vec![Member {
-            mtime: (i64::MAX, 999_999_999),
-            ..member(b"m", Regular)
-        }],
-    );
-    add(
-        "attribute of nonsense",
-        vec![Member {
-            xattrs: vec![
-                (b"system.posix_acl_access".to_vec(), vec![7; 9]),
-                (vec![0, 1], vec![]),
+    forged
+}
+
+fn through_links(canary: &[u8]) -> Forged {
+    let out = link(b"l", Symlink, canary);
+    let to_file = link(b"l", Symlink, &[canary, b"/file"].concat());
+    named([
+        (
+            "file through link",
+            vec![out.clone(), member(b"l/escaped", Regular)],
+        ),
+        (
+            "directory through link",
+            vec![out.clone(), member(b"l/escaped", Directory)],
+        ),
+        (
+            "link through link",
+            vec![out.clone(), link(b"l/escaped", Symlink, b"x")],
+        ),
+        (
+            "device through link",
+            vec![out.clone(), member(b"l/escaped", CharDevice)],
+        ),
+        (
+            "hard link through link",
+            vec![out.clone(), link(b"m", HardLink, b"l/file")],
+        ),
+        (
+            "hard link into link",
+            vec![out.clone(), link(b"l/escaped", HardLink, b"file")],
+        ),
+        (
+            "directory over link",
+            vec![
+                out.clone(),
+                member(b"l", Directory),
+                member(b"l/escaped", Regular),
             ],
-            ..member(b"m", Regular)
-        }],
-    );
-    let huge = Run {
+        ),
+        ("file over link", vec![to_file, member(b"l", Regular)]),
+        (
+            "link over directory",
+            vec![
+                member(b"d", Directory),
+                link(b"d", Symlink, canary),
+                member(b"d/escaped", Regular),
+            ],
+        ),
+    ])
+}
+
+fn hard_links(canary: &[u8]) -> Forged {
+    let file = [canary, b"/file"].concat();
+    named([
+        (
+            "hard link up",
+            vec![link(b"h", HardLink, b"../../canary/file")],
+        ),
+        ("hard link absolute", vec![link(b"h", HardLink, &file)]),
+        (
+            "hard link to link",
+            vec![
+                link(b"l", Symlink, &file),
+                link(b"m", HardLink, b"l"),
+                member(b"m", Regular),
+            ],
+        ),
+        (
+            "hard link to directory",
+            vec![member(b"d", Directory), link(b"h", HardLink, b"d")],
+        ),
+        ("hard link to itself", vec![link(b"h", HardLink, b"h")]),
+        ("hard link to nothing", vec![link(b"h", HardLink, b"")]),
+    ])
+}
+
+fn odd_kinds(canary: &[u8]) -> Forged {
+    named([
+        (
+            "two of one name",
+            vec![member(b"x", Regular), member(b"x", Regular)],
+        ),
+        (
+            "device, then file",
+            vec![member(b"x", CharDevice), member(b"x", Regular)],
+        ),
+        (
+            "pipe, then file",
+            vec![member(b"x", Fifo), member(b"x", Regular)],
+        ),
+        (
+            "root is a link",
+            vec![link(b"", Symlink, canary), member(b"escaped", Regular)],
+        ),
+        ("root is a file", vec![member(b"", Regular)]),
+        (
+            "root twice",
+            vec![Member {
+                mode: 0o777,
+                uid: 77,
+                ..member(b"", Directory)
+            }],
+        ),
+    ])
+}
+
+fn odd_values() -> Forged {
+    let plain = member(b"m", Regular);
+    let far = Run {
         first: 1 << 40,
         digests: vec![Digest::of(b"")],
     };
-    add(
-        "size of 2^63",
-        vec![Member {
-            content: Content::large(i64::MAX as u64, vec![huge]),
-            ..member(b"m", Regular)
-        }],
-    );
-    add(
-        "header of 4 GiB",
-        vec![Member {
-            header_bytes: u32::MAX,
-            ..member(b"m", Regular)
-        }],
-    );
-    all.push((
-        "out of order",
-        Box::new(|old: &mut Vec<Member>| old.reverse()),
-    ));
-    all.push((
-        "children before their directory",
-        Box::new(|old: &mut Vec<Member>| old.rotate_left(1)),
-    ));
-    all.push(("no members", Box::new(Vec::clear)));
-    all
+    let nonsense = vec![
+        (b"system.posix_acl_access".to_vec(), vec![7; 9]),
+        (vec![0, 1], vec![]),
+    ];
+    named([
+        ("name of 300 bytes", vec![member(&[b'n'; 300], Regular)]),
+        (
+            "target of 5000 bytes",
+            vec![link(b"l", Symlink, &[b't'; 5000])],
+        ),
+        ("empty target", vec![link(b"l", Symlink, b"")]),
+        ("target with a NUL", vec![link(b"l", Symlink, b"a\0b")]),
+        (
+            "mode with file type",
+            vec![Member {
+                mode: 0o177_777,
+                ..plain.clone()
+            }],
+        ),
+        (
+            "time out of range",
+            vec![Member {
+                mtime: (i64::MAX, 999_999_999),
+                ..plain.clone()
+            }],
+        ),
+        (
+            "attribute of nonsense",
+            vec![Member {
+                xattrs: nonsense,
+                ..plain.clone()
+            }],
+        ),
+        (
+            "size of 2^63",
+            vec![Member {
+                content: Content::large(i64::MAX.unsigned_abs(), vec![far]),
+                ..plain.clone()
+            }],
+        ),
+        (
+            "header of 4 GiB",
+            vec![Member {
+                header_bytes: u32::MAX,
+                ..plain
+            }],
+        ),
+    ])
 }
 
 /// Replaces the newest version's catalog by a forged one, in a store that is otherwise sound.
@@ -403,9 +439,9 @@ fn forge(dir: &Path, change: &Forge) {
     }
     change(&mut members);
     let mut writer = CatalogWriter::create(&store, None).unwrap();
-    members
-        .iter()
-        .for_each(|member| writer.add(member).unwrap());
+    for member in &members {
+        writer.add(member).unwrap();
+    }
     let written = writer.finish().unwrap();
     (newest.catalog, newest.pack) = (written.root, written.pack);
     let next = btw_backup::format::state::State {

@@ -12,5 +12,6 @@ mod fidelity;
 mod hostile;
 mod kill;
 mod legacy;
+mod race;
 mod tools;
 mod trees;
