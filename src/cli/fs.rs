@@ -48,9 +48,9 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let work = work_dir(context, args, &source)?;
     owner::refuse_foreign_workdir(&work)?;
     let config = work.config()?;
-    let owner = owner::of_store(context, args.user.as_deref(), &args.dst)?;
-    owner::refuse_foreign_store(&general, &path, owner)?;
-    let disk = open(&general, &path, args, &work, owner)?;
+    let ownership = owner::of_store(context, args.user.as_deref(), &args.dst)?;
+    owner::refuse_foreign_store(&general, &path, &ownership)?;
+    let disk = open(&general, &path, args, &work, ownership.wanted)?;
     let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, &args.dst);
     backup::refuse_foreign(&store)?;
     let _guard = store.lock_writer(args.wait)?;
@@ -76,7 +76,7 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let seen = Seen {
         store: report.state.store,
         state: report.state.number,
-        owner,
+        owner: ownership.wanted,
     };
     if let Err(error) = work.remember(&args.dst, seen) {
         report.problems.push(format!(

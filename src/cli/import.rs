@@ -32,10 +32,14 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
         ));
     }
     let versions = find(&old)?;
-    let owner = owner::of_store(context, args.user.as_deref(), &args.dst)?;
-    owner::refuse_foreign_store(&general, &path, owner)?;
-    let disk = LocalDisk::create(&general.root_path, args.dst.as_ref(), owner.map(give_to))
-        .map_err(|error| Error::file("create the store", &path, error))?;
+    let ownership = owner::of_store(context, args.user.as_deref(), &args.dst)?;
+    owner::refuse_foreign_store(&general, &path, &ownership)?;
+    let disk = LocalDisk::create(
+        &general.root_path,
+        args.dst.as_ref(),
+        ownership.wanted.map(give_to),
+    )
+    .map_err(|error| Error::file("create the store", &path, error))?;
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let store = Store::new(disk, &args.dst);
     backup::refuse_foreign(&store)?;

@@ -60,12 +60,18 @@ fn id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| is_number && *id != u32::MAX)
 }
 
-/// The owner that a store is to have: the one that is asked for, else the one that it was given to before.
-pub fn of_store(context: &Context, asked: Option<&str>, dst: &str) -> Result<Option<Owner>, Error> {
-    let owner = match asked {
-        Some(text) => Some(parse(text)?),
-        None => Workdir::recorded_owner(&context.config_dir, dst)?,
-    };
+/// Whose a store is.
+pub struct Ownership {
+    /// The owner that it is to have: the one that is asked for, else the one that it was given to before.
+    pub wanted: Option<Owner>,
+    /// The one that it was given to before.
+    recorded: Option<Owner>,
+}
+
+/// Whose the store `dst` is, and is to be.
+pub fn of_store(context: &Context, asked: Option<&str>, dst: &str) -> Result<Ownership, Error> {
+    let recorded = Workdir::recorded_owner(&context.config_dir, dst)?;
+    let owner = asked.map(parse).transpose()?.or(recorded);
     let own = (
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
@@ -75,7 +81,7 @@ pub fn of_store(context: &Context, asked: Option<&str>, dst: &str) -> Result<Opt
             "only root can make a store that belongs to {}:{}",
             owner.0, owner.1
         ))),
-        owner => Ok(owner),
+        wanted => Ok(Ownership { wanted, recorded }),
     }
 }
 
@@ -85,7 +91,7 @@ pub fn refuse_foreign_config(context: &Context) -> Result<(), Error> {
     let files = names.iter().map(|name| context.config_dir.join(name));
     files
         .chain([context.config_dir.clone()])
-        .try_for_each(|path| refuse_writable(&path, None))
+        .try_for_each(|path| refuse_writable(&path, [None, None]))
 }
 
 /// The same for a source's working directory.
@@ -94,25 +100,26 @@ pub fn refuse_foreign_workdir(work: &Workdir) -> Result<(), Error> {
     let files = names.iter().map(|name| work.path.join(name));
     files
         .chain([work.path.clone()])
-        .try_for_each(|path| refuse_writable(&path, None))
+        .try_for_each(|path| refuse_writable(&path, [None, None]))
 }
 
 /// Root uses only a store that nobody but root and its owner can write to, up to the directory of all stores and above.
 pub fn refuse_foreign_store(
     general: &General,
     store: &Path,
-    owner: Option<Owner>,
+    ownership: &Ownership,
 ) -> Result<(), Error> {
+    let owners = [ownership.wanted, ownership.recorded];
     let below = store
         .ancestors()
         .take_while(|dir| dir.starts_with(&general.root_path));
     below
         .chain([&*general.root_path])
-        .try_for_each(|dir| refuse_writable(dir, owner))
+        .try_for_each(|dir| refuse_writable(dir, owners))
 }
 
 /// Refuses what others than root and the owner can write to, or replace by writing to a directory around it.
-fn refuse_writable(path: &Path, owner: Option<Owner>) -> Result<(), Error> {
+fn refuse_writable(path: &Path, owners: [Option<Owner>; 2]) -> Result<(), Error> {
     if !is_root() {
         return Ok(());
     }
@@ -122,7 +129,8 @@ fn refuse_writable(path: &Path, owner: Option<Owner>) -> Result<(), Error> {
     for (depth, dir) in real.ancestors().enumerate() {
         let metadata =
             std::fs::metadata(dir).map_err(|error| Error::file("look at", dir, error))?;
-        let trusted = [Some(ROOT), owner.map(|owner| owner.0)].contains(&Some(metadata.uid()));
+        let mut users = owners.iter().flatten().map(|owner| owner.0).chain([ROOT]);
+        let trusted = users.any(|user| user == metadata.uid());
         // In a sticky directory others can add names, but not take ours away.
         let shared = depth > 0 && metadata.is_dir() && metadata.mode() & STICKY != 0;
         let writable = metadata.mode() & WRITABLE_BY_OTHERS != 0 && !shared;

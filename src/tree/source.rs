@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom};
 
@@ -22,25 +23,34 @@ pub struct Owners {
 }
 
 impl Owners {
-    fn user(&mut self, uid: u32) -> Vec<u8> {
-        let look_up = || {
-            User::from_uid(Uid::from_raw(uid))
-                .ok()
-                .flatten()
-                .map_or_else(Vec::new, |user| user.name.into_bytes())
-        };
-        self.users.entry(uid).or_insert_with(look_up).clone()
+    fn user(&mut self, uid: u32) -> io::Result<Vec<u8>> {
+        let look_up = || User::from_uid(Uid::from_raw(uid)).map(|user| user.map(|user| user.name));
+        remembered(&mut self.users, uid, look_up)
     }
 
-    fn group(&mut self, gid: u32) -> Vec<u8> {
-        let look_up = || {
-            Group::from_gid(Gid::from_raw(gid))
-                .ok()
-                .flatten()
-                .map_or_else(Vec::new, |group| group.name.into_bytes())
-        };
-        self.groups.entry(gid).or_insert_with(look_up).clone()
+    fn group(&mut self, gid: u32) -> io::Result<Vec<u8>> {
+        let look_up =
+            || Group::from_gid(Gid::from_raw(gid)).map(|group| group.map(|group| group.name));
+        remembered(&mut self.groups, gid, look_up)
     }
+}
+
+fn remembered(
+    names: &mut HashMap<u32, Vec<u8>>,
+    id: u32,
+    look_up: impl FnOnce() -> nix::Result<Option<String>>,
+) -> io::Result<Vec<u8>> {
+    if let Some(name) = names.get(&id) {
+        return Ok(name.clone());
+    }
+    let name = match look_up() {
+        Ok(name) => name.unwrap_or_default().into_bytes(),
+        // How some sources of names say that there is none: getpwuid(3).
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    names.insert(id, name.clone());
+    Ok(name)
 }
 
 /// What kind of member something is; `None` for a socket, which no tar can hold.
@@ -76,8 +86,8 @@ pub fn member(
         mode: meta.mode,
         uid: meta.uid,
         gid: meta.gid,
-        user: owners.user(meta.uid),
-        group: owners.group(meta.gid),
+        user: owners.user(meta.uid)?,
+        group: owners.group(meta.gid)?,
         // The times of a device say nothing of its content.
         mtime: if found.is_image { (0, 0) } else { meta.mtime },
         link: if kind == Kind::Symlink {
@@ -109,9 +119,8 @@ fn xattrs(found: &Found) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
             Ok(len) => break len,
             Err(rustix::io::Errno::RANGE) => names.resize(names.len() * 4, 0),
             Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            // Without /proc nothing can be said; the files themselves are still backed up.
             Err(rustix::io::Errno::NOENT) if !std::path::Path::new("/proc/self/fd").exists() => {
-                return Ok(Vec::new());
+                return Err(io::Error::other("/proc is not mounted"));
             }
             Err(error) => return Err(error.into()),
         }

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::acl;
@@ -113,8 +114,11 @@ impl Unpacker {
     /// Unpacks below `root`, which is empty and private.
     pub fn new(root: OwnedFd) -> io::Result<Self> {
         for list in [acl::DEFAULT, acl::ACCESS] {
-            // Else everything made in it would inherit what the parent prescribes. Without lists there is nothing to do.
-            let _ = fs::fremovexattr(&root, OsStr::from_bytes(list));
+            // Else everything made in it would inherit what the parent prescribes.
+            match fs::fremovexattr(&root, OsStr::from_bytes(list)) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let top = Level {
             path: Vec::new(),

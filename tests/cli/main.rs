@@ -8,10 +8,12 @@
 mod archives;
 mod commands;
 mod concurrency;
+mod errno;
 mod fidelity;
 mod hostile;
 mod kill;
 mod legacy;
 mod race;
+mod selection;
 mod tools;
 mod trees;
