@@ -13,6 +13,7 @@ mod fidelity;
 mod hostile;
 mod kill;
 mod legacy;
+mod live;
 mod race;
 mod selection;
 mod tools;
