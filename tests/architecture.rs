@@ -132,7 +132,7 @@ fn effects_happen_where_they_belong() {
                 "delta",
                 "plan",
                 "digest.rs",
-                "time.rs",
+                "time",
                 "report.rs",
             ],
         ) {
@@ -150,7 +150,13 @@ fn effects_happen_where_they_belong() {
         }
         if !may(
             &path,
-            &["store/disk.rs", "tree", "config", "ops/restore.rs"],
+            &[
+                "store/disk.rs",
+                "tree",
+                "config",
+                "ops/restore",
+                "ops/import",
+            ],
         ) {
             refuse(
                 has(&[
@@ -167,7 +173,7 @@ fn effects_happen_where_they_belong() {
         }
         if !may(&path, &["cli"]) {
             refuse(
-                has(&["Timestamp::now"]),
+                has(&["Timestamp::now", "Zoned::now"]),
                 "the clock is read once, at the edge",
             );
         }

@@ -12,6 +12,7 @@ mod progress;
 mod restore;
 mod stores;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,12 +46,13 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(args: Args, output: Output) -> Result<Exit, Error> {
-    if let Some(threads) = args.threads {
-        let built = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .build_global();
-        built.map_err(|error| Error::Usage(format!("Cannot start {threads} threads: {error}")))?;
-    }
+    let threads = args.threads.map_or(0, NonZeroUsize::get);
+    let built = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global();
+    built.map_err(|error| {
+        Error::Refused(format!("Cannot start threads: {error}; are memory or processes limited? --threads 1 needs the least"))
+    })?;
     let config_dir = match args.config_dir {
         Some(dir) => dir,
         None => home()?.join(".btw-backup"),

@@ -74,7 +74,7 @@ pub struct Written {
 
 impl Packer {
     /// Starts the thread. Nothing is written before the first frame is full.
-    pub fn start(store: &Store, knobs: Knobs) -> Self {
+    pub fn start(store: &Store, knobs: Knobs) -> Result<Self, StoreError> {
         let (queue, frames) = sync_channel(QUEUE_FRAMES);
         let writer = ObjectWriter {
             store: store.clone(),
@@ -85,14 +85,16 @@ impl Packer {
             done: Vec::new(),
             bytes: 0,
         };
-        let thread = std::thread::spawn(move || writer.run(&frames));
-        Self {
+        let thread = std::thread::Builder::new()
+            .spawn(move || writer.run(&frames))
+            .map_err(|error| StoreError::io("start a thread for", Area::Objects.dir(), error))?;
+        Ok(Self {
             lanes: [None, None],
             frame_bytes: knobs.frame_bytes,
             next_frame: 0,
             queue: Some(queue),
             thread: Some(thread),
-        }
+        })
     }
 
     /// Packs bytes. `block` is digest and length of the block they begin with, for the staging record.

@@ -1,9 +1,11 @@
 //! Directory ⇄ deterministic tar stream, always by directory handles and never through a symbolic link.
 //!
-//! [`walk`] finds members, [`select`] says which, [`meta`] and [`source`] read them, [`header`] writes their tar headers, [`unpack`] makes them again.
+//! [`walk`] finds members, [`select`] says which, [`meta`] and [`source`] read them, [`header`] writes their tar headers,
+//! [`unpack`] makes them again beneath one directory ([`beneath`]). [`archive`] reads what other programs wrote.
 
 pub mod acl;
 pub mod archive;
+mod attributes;
 pub mod beneath;
 pub mod header;
 pub mod meta;

@@ -1,5 +1,6 @@
 //! File systems without data of their own: their content is the kernel's.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use rustix::fs;
@@ -26,10 +27,53 @@ const PSEUDO: [u64; 18] = [
     0x6e73_6673, // nsfs
 ];
 
-/// Whether a directory is on a pseudo file system.
-pub fn is_pseudo(dir: impl AsFd) -> bool {
-    // The field's type differs between architectures; the numbers fit in 32 bits.
-    fs::fstatfs(dir).is_ok_and(|stat| {
-        PSEUDO.contains(&(u64::from_ne_bytes(stat.f_type.to_ne_bytes()) & 0xffff_ffff))
-    })
+/// devtmpfs looks like tmpfs to `statfs`: only the list of mounts tells them apart.
+const DEVICES: &str = "devtmpfs";
+
+/// What is known of mounts.
+#[derive(Default)]
+pub struct Mounts {
+    devices: HashSet<u64>,
+}
+
+impl Mounts {
+    /// Reads the list of mounts; without it only `statfs` tells.
+    pub fn read() -> Self {
+        let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let lines = text.split(|byte| *byte == b'\n');
+        let devices = lines.filter_map(|line| devtmpfs(std::str::from_utf8(line).ok()?));
+        Self {
+            devices: devices.collect(),
+        }
+    }
+
+    /// Whether a directory on this device is on a pseudo file system.
+    pub fn is_pseudo(&self, dir: impl AsFd, device: u64) -> bool {
+        // The field's type differs between architectures; the numbers fit in 32 bits.
+        self.devices.contains(&device)
+            || fs::fstatfs(dir).is_ok_and(|stat| {
+                PSEUDO.contains(&(u64::from_ne_bytes(stat.f_type.to_ne_bytes()) & 0xffff_ffff))
+            })
+    }
+}
+
+/// The device of a line of mountinfo about devtmpfs: `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS ... - TYPE SOURCE OPTIONS`.
+fn devtmpfs(line: &str) -> Option<u64> {
+    let (mount, system) = line.split_once(" - ")?;
+    let (major, minor) = mount.split(' ').nth(2)?.split_once(':')?;
+    let is_devices = system.split(' ').next() == Some(DEVICES);
+    is_devices.then_some(fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::devtmpfs;
+
+    #[test]
+    fn b10_devices_are_known_by_the_list_of_mounts() {
+        let line = "24 1 0:6 / /dev rw,nosuid shared:2 - devtmpfs udev rw,size=1k";
+        assert_eq!(devtmpfs(line), Some(rustix::fs::makedev(0, 6)));
+        assert_eq!(devtmpfs(&line.replace("devtmpfs", "tmpfs")), None);
+        assert_eq!(devtmpfs(""), None);
+    }
 }

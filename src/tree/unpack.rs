@@ -4,20 +4,19 @@
 //! its attributes when the first member outside of it comes.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Gid, Uid};
 
 use super::acl;
+use super::attributes::Target;
 use super::beneath::{self, DIR_FLAGS};
-use super::meta::Meta;
 use crate::catalog::{Kind, Member};
 use crate::digest::is_zero;
 use crate::error::printable;
@@ -332,85 +331,6 @@ impl Unpacker {
                 self.faults.lose(what, &member.path, &error);
             }
         }
-    }
-}
-
-/// Something whose attributes are set: an open file or directory, or a name that must not be opened.
-enum Target<'a> {
-    Open(BorrowedFd<'a>),
-    Named(&'a OwnedFd, &'a OsStr),
-}
-
-impl Target<'_> {
-    fn set_owner(&self, member: &Member) -> io::Result<()> {
-        let (user, group) = (
-            Some(Uid::from_raw(member.uid)),
-            Some(Gid::from_raw(member.gid)),
-        );
-        let set = match self {
-            Self::Open(file) => fs::fchown(file, user, group),
-            Self::Named(dir, name) => {
-                fs::chownat(dir, *name, user, group, AtFlags::SYMLINK_NOFOLLOW)
-            }
-        };
-        set.map_err(io::Error::from)
-    }
-
-    fn has_owner(&self, member: &Member) -> bool {
-        let meta = match self {
-            Self::Open(file) => Meta::of_open(file),
-            Self::Named(dir, name) => CString::new(name.as_bytes())
-                .map_err(io::Error::other)
-                .and_then(|name| Meta::of(dir, &name)),
-        };
-        meta.is_ok_and(|meta| (meta.uid, meta.gid) == (member.uid, member.gid))
-    }
-
-    fn set_xattr(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        let key = OsStr::from_bytes(key);
-        let set = match self {
-            Self::Open(file) => fs::fsetxattr(file, key, value, XattrFlags::empty()),
-            // There is no call that sets them below a directory handle.
-            Self::Named(dir, name) => {
-                let path = [
-                    format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(),
-                    name.as_bytes(),
-                ]
-                .concat();
-                fs::lsetxattr(OsStr::from_bytes(&path), key, value, XattrFlags::empty())
-            }
-        };
-        set.map_err(io::Error::from)
-    }
-
-    fn set_mode(&self, mode: Mode) -> io::Result<()> {
-        let set = match self {
-            Self::Open(file) => fs::fchmod(file, mode),
-            Self::Named(dir, name) => {
-                // By a handle that does not open the device or pipe, so that no link can take its place.
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                fs::openat(dir, *name, flags, Mode::empty()).and_then(|handle| {
-                    fs::chmod(format!("/proc/self/fd/{}", handle.as_raw_fd()), mode)
-                })
-            }
-        };
-        set.map_err(io::Error::from)
-    }
-
-    fn set_time(&self, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
-        let time = Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds.into(),
-        };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        let set = match self {
-            Self::Open(file) => fs::futimens(file, &times),
-            Self::Named(dir, name) => fs::utimensat(dir, *name, &times, AtFlags::SYMLINK_NOFOLLOW),
-        };
-        set.map_err(io::Error::from)
     }
 }
 

@@ -16,7 +16,7 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 
 use super::beneath::{self, DIR_FLAGS};
 use super::meta::Meta;
-use super::mount::is_pseudo;
+use super::mount::Mounts;
 use super::select::{CACHE_SIGNATURE, CACHE_TAG, LeftOut, Rules, Selection, Verdict};
 use crate::error::{Error, SourceError, printable};
 
@@ -48,6 +48,7 @@ pub enum Step {
 /// Walks a tree depth first, siblings by raw bytes.
 pub struct Walk {
     rules: Rules,
+    mounts: Mounts,
     /// The path of the innermost level.
     path: Vec<u8>,
     levels: Vec<Level>,
@@ -77,6 +78,7 @@ impl Walk {
         let stat = fs::stat(root).map_err(|error| Error::file("read", root, error.into()))?;
         let mut walk = Self {
             rules: Rules::new(selection, root)?,
+            mounts: Mounts::read(),
             path: Vec::new(),
             levels: Vec::new(),
             queue: VecDeque::new(),
@@ -197,7 +199,7 @@ impl Walk {
             .is_none_or(|outer| outer.meta.device != meta.device);
         let foreign = self.rules.selection().one_file_system && meta.device != self.root_device;
         let mut reason = match outside {
-            true if is_pseudo(&dir) => Some(LeftOut::PseudoFileSystem),
+            true if self.mounts.is_pseudo(&dir, meta.device) => Some(LeftOut::PseudoFileSystem),
             true if foreign => Some(LeftOut::OtherFileSystem),
             _ => None,
         };

@@ -209,7 +209,7 @@ fn b7_a_small_file_that_changes_is_read_again_though_its_time_is_reset() {
 fn b3_what_vanishes_is_named_and_its_last_content_stays() {
     let live = Live::new();
     let said = live.while_opening("small", |src| {
-        fs::remove_file(src.join("dir/small")).unwrap()
+        fs::remove_file(src.join("dir/small")).unwrap();
     });
     said.ends(3)
         .complains("Cannot read dir/small: No such file");

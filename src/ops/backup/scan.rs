@@ -143,7 +143,7 @@ impl<'a> Scan<'a> {
             buffer: Vec::new(),
             out: Scanned {
                 pieces: Pieces::default(),
-                packer: Packer::start(store, options.knobs),
+                packer: Packer::start(store, options.knobs)?,
                 catalog: CatalogWriter::create(
                     store,
                     previous.map(|previous| &previous.version.catalog),

@@ -146,7 +146,9 @@ fn fill(
         Unpacker::new(place.dir()?).map_err(|error| Error::file("open", "the target", error))?;
     std::thread::scope(|scope| {
         let (sender, windows) = sync_channel(1);
-        scope.spawn(move || read_ahead(&stream, &sender, partial));
+        std::thread::Builder::new()
+            .spawn_scoped(scope, move || read_ahead(&stream, &sender, partial))
+            .map_err(|error| Error::file("start", "a thread", error))?;
         let cursor = Cursor {
             windows,
             now: Window {

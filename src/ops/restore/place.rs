@@ -73,7 +73,7 @@ impl Place {
 
     /// Gives the result its name: the directory, or the single file of a version of one file.
     pub fn publish(&self, single: Option<&Path>) -> Result<PathBuf, Error> {
-        let rename = || match single {
+        let give_name = || match single {
             Some(name) if !self.exists => {
                 fs::renameat_with(
                     &self.dir,
@@ -95,7 +95,7 @@ impl Place {
                 self.require_published()
             }
         };
-        rename().map_err(|error: io::Error| Error::file("create", &self.target, error))?;
+        give_name().map_err(|error: io::Error| Error::file("create", &self.target, error))?;
         Ok(self.target.clone())
     }
 
