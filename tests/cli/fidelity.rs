@@ -300,3 +300,163 @@ fn an_ordinary_user_restores_what_root_backed_up() {
     assert_eq!(target.join("z-link").metadata().unwrap().nlink(), 2);
     assert_same_tree(&src, &home.restored("latest", "s"));
 }
+
+/// What of this machine's root file system takes too long, or changes while the test runs.
+const NOT_OF_ROOT: [&str; 9] = [
+    "/home", "/media", "/mnt", "/root", "/run", "/srv", "/tmp", "/var", "/work",
+];
+/// Left out besides, but in the full form.
+const LARGE: [&str; 3] = ["/opt", "/usr/lib", "/usr/local"];
+
+#[test]
+fn a_real_root_file_system_goes_in_and_out() {
+    if !is_root() {
+        return skip("the root file system: only root can read all of it");
+    }
+    let home = Home::new();
+    let mut left_out: Vec<String> = NOT_OF_ROOT.map(str::to_owned).to_vec();
+    if std::env::var_os("BTW_TEST_FULL").is_none() {
+        left_out.extend(LARGE.map(str::to_owned));
+    }
+    home.run(&["fs-init", "--type", "rdiff", "/", "slash"])
+        .ends(0);
+    home.configure_source(
+        "slash",
+        "#EXCLUDE = [\"*.tmp\", \"/cache/\"]",
+        &format!("EXCLUDE = {left_out:?}"),
+    );
+    home.configure_source(
+        "slash",
+        "#ONE_FILE_SYSTEM = false",
+        "ONE_FILE_SYSTEM = true",
+    );
+    let said = home.run(&["fs", "/", "slash"]).ends(0);
+    for line in said
+        .out
+        .lines()
+        .filter_map(|line| line.split_once("Left out: "))
+    {
+        left_out.push(format!("/{}", line.1.split(": ").next().unwrap()));
+    }
+    let target = home.restored("latest", "slash");
+    let mut filters: Vec<String> = left_out
+        .iter()
+        .map(|path| format!("--exclude={path}"))
+        .collect();
+    filters.extend(["-nacAXHix", "--delete", "/"].map(str::to_owned));
+    filters.push(format!("{}/", target.display()));
+    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+    assert_eq!(tool("rsync", &filters), "");
+    let members = said
+        .out
+        .split(" members, ")
+        .next()
+        .unwrap()
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .to_owned();
+    let size = said
+        .out
+        .split(" members, ")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap()
+        .to_owned();
+    println!("root file system: {members} members, {size} in and out, rsync -nacAXHi silent");
+    tool("rm", &["-rf", target.to_str().unwrap()]);
+}
+
+#[test]
+fn h7_a_partial_restore_brings_back_what_is_sound_and_names_the_rest() {
+    let home = Home::new();
+    let src = home.path("src");
+    crate::trees::release(&src, 1);
+    for name in ["large1", "large2"] {
+        let script = format!("head -c 6M /dev/urandom > {}", src.join(name).display());
+        tool("bash", &["-c", &script]);
+    }
+    home.fs(&src, "s").ends(0);
+    let objects = home.store("s").join("objects");
+    let largest = fs::read_dir(&objects)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    // Its last frame, which holds the end of the last large file.
+    let last = bytes.len() - 100;
+    bytes[last] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    let target = home.path("out");
+    home.run(&["restore", "s", target.to_str().unwrap()])
+        .ends(5)
+        .complains("damaged");
+    assert!(!target.exists());
+    let said = home
+        .run(&["restore", "--partial", "s", target.to_str().unwrap()])
+        .ends(5);
+    let missing: Vec<&str> = ["large1", "large2"]
+        .into_iter()
+        .filter(|name| !target.join(name).exists())
+        .collect();
+    assert_eq!(missing.len(), 1, "{}", said.err);
+    assert!(
+        said.err
+            .contains(&format!("Not restored: {}: ", missing[0])),
+        "{}",
+        said.err
+    );
+    fs::remove_file(src.join(missing[0])).unwrap();
+    assert_eq!(
+        tool(
+            "diff",
+            &["-r", src.to_str().unwrap(), target.to_str().unwrap()]
+        ),
+        ""
+    );
+}
+
+#[test]
+fn h9_versions_are_found_by_all_forms_of_time() {
+    let home = Home::new();
+    let src = home.path("src");
+    for n in 1..=3 {
+        crate::trees::release(&src, n);
+        home.fs(&src, "s").ends(0);
+    }
+    for (at, version) in [
+        ("0B", "v3"),
+        ("2B", "v1"),
+        ("~1", "v2"),
+        ("today", "v3"),
+        ("now", "v3"),
+        ("-0", "v3"),
+        ("0s", "v3"),
+        ("23:59", "v3"),
+    ] {
+        let target = home.path("out");
+        let said = home
+            .run(&["restore", "--at", at, "s", target.to_str().unwrap()])
+            .ends(0);
+        assert!(
+            said.out.contains(&format!("s: {version} ")),
+            "{at}: {}",
+            said.out
+        );
+        fs::remove_dir_all(target).unwrap();
+    }
+    for early in ["-1", "yesterday", "1d", "2001/02/03"] {
+        home.run(&["restore", "--at", early, "s", "out"])
+            .ends(1)
+            .complains("the first is v1");
+    }
+    home.run(&["restore", "--at", "3M", "s", "out"])
+        .ends(2)
+        .complains("'3M'");
+    let mut command = home.command(&["restore", "--at", "2026-10-25 02:30", "s", "out"]);
+    let said = crate::tools::Said::of(command.env("TZ", "Europe/Berlin").output().unwrap());
+    assert!(said.out.contains("existed twice"), "{}", said.out);
+}

@@ -26,9 +26,6 @@ pub use place::Place;
 /// The stream is read by windows of this length, one ahead of the writing.
 const WINDOW_BYTES: u64 = 16 << 20;
 
-/// A window that cannot be read is read again by parts of this length, to lose as little as possible.
-const PART_BYTES: u64 = BLOCK_BYTES as u64;
-
 /// What to restore and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
@@ -117,11 +114,8 @@ fn describe_lost(faults: &Faults) -> Vec<String> {
     lines
 }
 
-/// A part of the stream: where it begins, how long it is, and its bytes if they can be had.
-struct Window {
-    range: Range<u64>,
-    bytes: Result<Vec<u8>, StoreError>,
-}
+/// Where a window begins in the stream, and its bytes.
+type Window = Result<(u64, Vec<u8>), StoreError>;
 
 struct Filled {
     faults: Faults,
@@ -145,16 +139,18 @@ fn fill(
     let unpacker =
         Unpacker::new(place.dir()?).map_err(|error| Error::file("open", "the target", error))?;
     std::thread::scope(|scope| {
-        let (sender, windows) = sync_channel(1);
-        std::thread::Builder::new()
-            .spawn_scoped(scope, move || read_ahead(&stream, &sender, partial))
-            .map_err(|error| Error::file("start", "a thread", error))?;
-        let cursor = Cursor {
-            windows,
-            now: Window {
-                range: 0..0,
-                bytes: Ok(Vec::new()),
-            },
+        let cursor = if partial {
+            Cursor::Direct(Box::new(stream))
+        } else {
+            let (sender, windows) = sync_channel(1);
+            std::thread::Builder::new()
+                .spawn_scoped(scope, move || read_ahead(&stream, &sender))
+                .map_err(|error| Error::file("start", "a thread", error))?;
+            Cursor::Ahead {
+                windows,
+                start: 0,
+                bytes: Vec::new(),
+            }
         };
         let mut filling = Filling {
             unpacker,
@@ -191,36 +187,14 @@ fn fill(
     })
 }
 
-fn read_ahead(stream: &VersionStream, sender: &SyncSender<Window>, partial: bool) {
+fn read_ahead(stream: &VersionStream, sender: &SyncSender<Window>) {
     let mut at = 0;
     while at < stream.len() {
         let end = (at + WINDOW_BYTES).min(stream.len());
-        let bytes = stream.read(at..end);
-        let (failed, mut parts) = (
-            bytes.is_err(),
-            vec![Window {
-                range: at..end,
-                bytes,
-            }],
-        );
-        if failed && partial {
-            let starts = (at..end).step_by(usize::try_from(PART_BYTES).expect("small"));
-            let part = |start: u64| start..(start + PART_BYTES).min(end);
-            parts = starts
-                .map(part)
-                .map(|range| Window {
-                    bytes: stream.read(range.clone()),
-                    range,
-                })
-                .collect();
-        }
-        for part in parts {
-            // Nobody listens any more: the restore has ended.
-            if sender.send(part).is_err() {
-                return;
-            }
-        }
-        if failed && !partial {
+        let window = stream.read(at..end).map(|bytes| (at, bytes));
+        let failed = window.is_err();
+        // Nobody listens any more: the restore has ended.
+        if sender.send(window).is_err() || failed {
             return;
         }
         at = end;
@@ -295,33 +269,44 @@ impl Filling<'_> {
     }
 }
 
-/// The stream as it arrives from the other thread; ranges are taken in order.
-struct Cursor {
-    windows: Receiver<Window>,
-    now: Window,
+/// The stream; ranges are taken in order.
+enum Cursor {
+    /// As it arrives from the other thread, window by window.
+    Ahead {
+        windows: Receiver<Window>,
+        start: u64,
+        bytes: Vec<u8>,
+    },
+    /// Block by block, so that damage costs no more than the blocks that it is in.
+    Direct(Box<VersionStream>),
 }
 
 impl Cursor {
     fn take(&mut self, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        let (windows, start, bytes) = match self {
+            Self::Direct(stream) => return stream.read(range),
+            Self::Ahead {
+                windows,
+                start,
+                bytes,
+            } => (windows, start, bytes),
+        };
         let mut out = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            if at >= self.now.range.end {
-                let next = self.windows.recv();
-                self.now = next.map_err(|_| {
+            let end = *start + bytes.len() as u64;
+            if at >= end {
+                let next = windows.recv();
+                let next = next.map_err(|_| {
                     StoreError::damaged("catalogs", "a member lies beyond the stream")
                 })?;
+                (*start, *bytes) = next?;
                 continue;
             }
-            let start = self.now.range.start;
             let place =
-                |offset: u64| usize::try_from(offset - start).expect("windows fit in memory");
-            let until = range.end.min(self.now.range.end);
-            let gone = || StoreError::damaged("objects or deltas", "this part could not be read");
-            // The first who needs what cannot be read gets the reason.
-            let bytes = std::mem::replace(&mut self.now.bytes, Err(gone()))?;
+                |offset: u64| usize::try_from(offset - *start).expect("windows fit in memory");
+            let until = range.end.min(end);
             out.extend_from_slice(&bytes[place(at)..place(until)]);
-            self.now.bytes = Ok(bytes);
             at = until;
         }
         Ok(out)
