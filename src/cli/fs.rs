@@ -49,7 +49,7 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     owner::refuse_foreign_workdir(&work)?;
     let config = work.config()?;
     let ownership = owner::of_store(context, args.user.as_deref(), &args.dst)?;
-    owner::refuse_foreign_store(&general, &path, &ownership)?;
+    owner::refuse_foreign_store(&path, &ownership)?;
     let disk = open(&general, &path, args, &work, ownership.wanted)?;
     let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, &args.dst);
     backup::refuse_foreign(&store)?;

@@ -33,7 +33,7 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
     }
     let versions = find(&old)?;
     let ownership = owner::of_store(context, args.user.as_deref(), &args.dst)?;
-    owner::refuse_foreign_store(&general, &path, &ownership)?;
+    owner::refuse_foreign_store(&path, &ownership)?;
     let disk = LocalDisk::create(
         &general.root_path,
         args.dst.as_ref(),

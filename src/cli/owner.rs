@@ -6,7 +6,6 @@ use std::path::Path;
 use nix::unistd::{Group, User};
 
 use super::Context;
-use crate::config::general::General;
 use crate::config::workdir::Workdir;
 use crate::error::Error;
 
@@ -103,30 +102,30 @@ pub fn refuse_foreign_workdir(work: &Workdir) -> Result<(), Error> {
         .try_for_each(|path| refuse_writable(&path, [None, None]))
 }
 
-/// Root uses only a store that nobody but root and its owner can write to, up to the directory of all stores and above.
-pub fn refuse_foreign_store(
-    general: &General,
-    store: &Path,
-    ownership: &Ownership,
-) -> Result<(), Error> {
+/// Root uses only a store that nobody but root and its owner can write to. In the directories above it others may add
+/// names, if they cannot take ours away.
+pub fn refuse_foreign_store(store: &Path, ownership: &Ownership) -> Result<(), Error> {
     let owners = [ownership.wanted, ownership.recorded];
-    let below = store
-        .ancestors()
-        .take_while(|dir| dir.starts_with(&general.root_path));
-    below
-        .chain([&*general.root_path])
-        .try_for_each(|dir| refuse_writable(dir, owners))
+    match store.ancestors().find(|dir| dir.exists()) {
+        Some(dir) if dir != store => refuse_replaceable(dir, owners, 1),
+        _ => refuse_writable(store, owners),
+    }
 }
 
 /// Refuses what others than root and the owner can write to, or replace by writing to a directory around it.
 fn refuse_writable(path: &Path, owners: [Option<Owner>; 2]) -> Result<(), Error> {
+    refuse_replaceable(path, owners, 0)
+}
+
+/// The same for a path of which only directories from this depth on upwards exist.
+fn refuse_replaceable(path: &Path, owners: [Option<Owner>; 2], depth: usize) -> Result<(), Error> {
     if !is_root() {
         return Ok(());
     }
     let Ok(real) = path.canonicalize() else {
         return Ok(());
     };
-    for (depth, dir) in real.ancestors().enumerate() {
+    for (depth, dir) in (depth..).zip(real.ancestors()) {
         let metadata =
             std::fs::metadata(dir).map_err(|error| Error::file("look at", dir, error))?;
         let mut users = owners.iter().flatten().map(|owner| owner.0).chain([ROOT]);

@@ -43,7 +43,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     }
     let general = stores::existing_config(context)?;
     let ownership = owner::of_store(context, args.user.as_deref(), &args.dst)?;
-    owner::refuse_foreign_store(&general, &general.store_path(&args.dst)?, &ownership)?;
+    owner::refuse_foreign_store(&general.store_path(&args.dst)?, &ownership)?;
     let store = stores::open(&general, &args.dst)?;
     refuse_stores(&args.target)?;
     let _guard = store.lock_reader()?;

@@ -26,6 +26,26 @@ pub fn of_name(name: &str) -> Option<Legacy> {
 /// What rdiff-backup keeps beside a mirror.
 pub const RDIFF_DATA: &str = "rdiff-backup-data";
 
+/// The time of a session of rdiff-backup, from the name of a file in its data: `mirror_metadata.TIME.diff.gz` and the like,
+/// one for each session. (Its list of increments has only those that changed the topmost directory itself.) TIME may have
+/// dashes for colons.
+pub fn session_time(name: &str) -> Option<Timestamp> {
+    let (kind, rest) = name.split_once('.')?;
+    if !["mirror_metadata", "current_mirror"].contains(&kind) {
+        return None;
+    }
+    let stamp = rest.split('.').next()?;
+    let (date, time) = stamp.split_once('T')?;
+    let (clock, offset) = time.split_at_checked(8)?;
+    let offset = match offset.split_at_checked(1) {
+        Some((sign @ ("+" | "-"), offset)) => format!("{sign}{}", offset.replace('-', ":")),
+        _ => offset.to_owned(),
+    };
+    format!("{date}T{}{offset}", clock.replace('-', ":"))
+        .parse()
+        .ok()
+}
+
 /// Whether a name is the ancestors'.
 pub fn is_legacy(name: &str) -> bool {
     name == RDIFF_DATA || of_name(name).is_some()
@@ -33,7 +53,28 @@ pub fn is_legacy(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Legacy, is_legacy, of_name};
+    use super::{Legacy, is_legacy, of_name, session_time};
+
+    #[test]
+    fn sessions_of_rdiff_backup_are_known_by_their_files() {
+        let time = "2023-05-09T03:00:00Z".parse().unwrap();
+        for name in [
+            "mirror_metadata.2023-05-09T03:00:00Z.diff",
+            "mirror_metadata.2023-05-09T05:00:00+02:00.snapshot.gz",
+            "current_mirror.2023-05-09T05-00-00+02-00.data",
+            "mirror_metadata.2023-05-08T22-00-00-05-00.diff.gz",
+        ] {
+            assert_eq!(session_time(name), Some(time), "{name}");
+        }
+        for other in [
+            "error_log.2023-05-09T03:00:00Z.data",
+            "mirror_metadata",
+            "mirror_metadata.x.diff",
+            "increments",
+        ] {
+            assert_eq!(session_time(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn old_backups_are_known_by_their_names() {

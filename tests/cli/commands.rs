@@ -413,6 +413,7 @@ fn list_shows_versions_for_people_and_programs() {
     let keys: Vec<&String> = found[0].as_object().unwrap().keys().collect();
     let wanted = [
         "added_bytes",
+        "archive",
         "kind",
         "members",
         "partial",

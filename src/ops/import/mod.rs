@@ -88,37 +88,23 @@ pub fn find(dir: &Path) -> Result<Vec<OldVersion>, Error> {
 
 /// The versions in a directory of rdiff-backup.
 fn kept(dir: &Path, form: Form, found: &mut Vec<OldVersion>) -> Result<(), Error> {
-    let listed = rdiff_backup(
-        &[
-            &["--parsable-output", "list", "increments"],
-            &["-l", "--parsable-output"],
-        ],
-        &[dir],
-    )?;
-    for line in listed.lines() {
-        let time = line
-            .split(' ')
-            .next()
-            .and_then(|seconds| seconds.parse().ok());
-        let time = time
-            .and_then(|seconds| Timestamp::from_second(seconds).ok())
-            .ok_or_else(|| {
-                Error::Refused(format!(
-                    "rdiff-backup lists {} in a way that is not understood: '{line}'",
-                    dir.display()
-                ))
-            })?;
-        found.push(OldVersion {
-            time,
-            form,
-            path: dir.to_path_buf(),
-        });
+    let data = dir.join(RDIFF_DATA);
+    let wrap = |error| Error::file("read", &data, error);
+    for entry in std::fs::read_dir(&data).map_err(wrap)? {
+        let name = entry.map_err(wrap)?.file_name();
+        if let Some(time) = name.to_str().and_then(legacy::session_time) {
+            found.push(OldVersion {
+                time,
+                form,
+                path: dir.to_path_buf(),
+            });
+        }
     }
     Ok(())
 }
 
 /// Runs rdiff-backup, whose command line changed with version 2.2: the first form that works counts.
-fn rdiff_backup(forms: &[&[&str]], operands: &[&Path]) -> Result<String, Error> {
+fn rdiff_backup(forms: &[&[&str]], operands: &[&Path]) -> Result<(), Error> {
     let mut said = String::new();
     for form in forms {
         let mut command = Command::new("rdiff-backup");
@@ -130,7 +116,7 @@ fn rdiff_backup(forms: &[&[&str]], operands: &[&Path]) -> Result<String, Error> 
             _ => Error::file("run", "rdiff-backup", error),
         })?;
         if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            return Ok(());
         }
         said = String::from_utf8_lossy(&output.stderr).into_owned();
     }
@@ -190,7 +176,7 @@ impl Workplace {
         let target = self.path.join(TREE);
         let at = version.time.as_second().to_string();
         let restore = |what: &Path, to: &Path| {
-            rdiff_backup(&[&["restore", "--at", &at], &["-r", &at]], &[what, to]).map(|_| ())
+            rdiff_backup(&[&["restore", "--at", &at], &["-r", &at]], &[what, to])
         };
         match version.form {
             Form::KeptTree => {
