@@ -69,6 +69,12 @@ fn old_backups(home: &Home, store_type: &str) {
             );
         } else {
             fs::create_dir_all(&full).unwrap();
+            // rdiff-backup does not look at files whose time in seconds is the same.
+            filetime::set_file_mtime(
+                &tarball,
+                filetime::FileTime::from_unix_time(i64::try_from(n).unwrap(), 0),
+            )
+            .unwrap();
             let status = Command::new("rdiff-backup")
                 .args(["--current-time", &seconds(n), "backup"])
                 .args([&spool, &full])
@@ -79,12 +85,6 @@ fn old_backups(home: &Home, store_type: &str) {
                 "{}",
                 String::from_utf8_lossy(&status.stderr)
             );
-            // rdiff-backup does not look at files whose time in seconds is the same.
-            filetime::set_file_mtime(
-                &tarball,
-                filetime::FileTime::from_unix_time(i64::try_from(n).unwrap(), 0),
-            )
-            .unwrap();
         }
     }
 }
