@@ -112,7 +112,10 @@ pub struct Fs {
 
 #[derive(clap::Args)]
 pub struct Import {
-    /// Whose the store is: everything in it is given to this user, also in later runs
+    /// How the versions are to be kept, as with fs-init: rdiff, tar
+    #[arg(long = "type", value_name = "TYPE", default_value = "rdiff", value_parser = ["rdiff", "tar"])]
+    pub store_type: String,
+    /// Whose the store is: everything in it is given to this user
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
     /// Wait while another run uses the store

@@ -48,12 +48,13 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let work = work_dir(context, args, &source)?;
     owner::refuse_foreign_workdir(&work)?;
     let config = work.config()?;
-    let ownership = owner::of_store(context, args.user.as_deref(), &args.dst)?;
+    let ownership = owner::of_store(context, Some(&work), args.user.as_deref(), &args.dst)?;
     owner::refuse_foreign_store(&path, &ownership)?;
     let disk = open(&general, &path, args, &work, ownership.wanted)?;
     let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, &args.dst);
     backup::refuse_foreign(&store)?;
     let _guard = store.lock_writer(args.wait)?;
+    owner::refuse_foreign_disk(&disk, &path, &ownership)?;
     disk.bring_over()
         .map_err(|error| Error::file("change the owner of", &path, error))?;
     // After the wait for the lock: the clock, and what the run before has left behind.

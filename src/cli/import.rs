@@ -32,18 +32,26 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
         ));
     }
     let versions = find(&old)?;
-    let ownership = owner::of_store(context, args.user.as_deref(), &args.dst)?;
+    let ownership = owner::of_store(context, None, args.user.as_deref(), &args.dst)?;
     owner::refuse_foreign_store(&path, &ownership)?;
+    owner::refuse_foreign_store(&old, &ownership)?;
+    // What is made again in there must not be changed by anybody, also not by the store's owner.
+    owner::refuse_shared(&general.root_path)?;
     let disk = LocalDisk::create(
         &general.root_path,
         args.dst.as_ref(),
         ownership.wanted.map(give_to),
     )
     .map_err(|error| Error::file("create the store", &path, error))?;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    let store = Store::new(disk, &args.dst);
+    let disk = Arc::new(disk);
+    let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, &args.dst);
     backup::refuse_foreign(&store)?;
     let _guard = store.lock_writer(args.wait)?;
+    owner::refuse_foreign_disk(&disk, &path, &ownership)?;
+    disk.bring_over()
+        .map_err(|error| Error::file("change the owner of", &path, error))?;
+    let store_type = StoreType::from_word(&args.store_type)
+        .ok_or_else(|| Error::Usage(format!("unknown backup type: {}", args.store_type)))?;
     let done_until = imported_until(&store)?;
     let workplace = Workplace::create(&general.root_path, &args.dst)?;
     let mut exit = Exit::Done;
@@ -52,13 +60,17 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
         .iter()
         .filter(|version| done_until.is_none_or(|until| version.time > until))
     {
-        exit = exit.or(one(context, &store, &workplace, version)?);
+        exit = exit.or(one(context, &store, &workplace, version, store_type)?);
         count += 1;
     }
-    context.output.info(&format!(
-        "{}: {count} old versions read; the next backup of their source goes on from here: btw-backup fs --init SRC {0}",
-        args.dst
-    ));
+    let dst = &args.dst;
+    context.output.info(&match done_until.filter(|_| count == 0) {
+        Some(until) => format!("{dst}: nothing to do: no old version is later than the newest one there, {until}"),
+        None => format!(
+            "{dst}: {count} old versions read; the next backup of their source goes on from here: btw-backup fs --init SRC {dst}{}",
+            if store_type == StoreType::Tar { " (with TYPE = \"tar\")" } else { "" }
+        ),
+    });
     Ok(exit)
 }
 
@@ -82,9 +94,10 @@ fn one(
     store: &Store,
     workplace: &Workplace,
     version: &OldVersion,
+    store_type: StoreType,
 ) -> Result<Exit, Error> {
     let (tree, lost) = workplace.unpack(version)?;
-    let options = options(tree, version.time);
+    let options = options(tree, version.time, store_type);
     let result = {
         let progress = Progress::new(context.output);
         backup::backup(store, &options, &progress)
@@ -115,8 +128,8 @@ fn one(
 }
 
 /// A backup of the tree as it was made again, at the time that it had. Whose source it is, the first `fs` says.
-fn options(source: PathBuf, now: Timestamp) -> Options {
-    let config = SourceConfig::new(StoreType::Rdiff);
+fn options(source: PathBuf, now: Timestamp, store_type: StoreType) -> Options {
+    let config = SourceConfig::new(store_type);
     Options {
         source,
         source_name: Vec::new(),

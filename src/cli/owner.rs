@@ -8,6 +8,7 @@ use nix::unistd::{Group, User};
 use super::Context;
 use crate::config::workdir::Workdir;
 use crate::error::Error;
+use crate::store::disk::LocalDisk;
 
 /// Numeric user and group.
 pub type Owner = (u32, u32);
@@ -67,9 +68,18 @@ pub struct Ownership {
     recorded: Option<Owner>,
 }
 
-/// Whose the store `dst` is, and is to be.
-pub fn of_store(context: &Context, asked: Option<&str>, dst: &str) -> Result<Ownership, Error> {
-    let recorded = Workdir::recorded_owner(&context.config_dir, dst)?;
+/// Whose the store `dst` is, and is to be. What this source's own working directory remembers counts before others.
+pub fn of_store(
+    context: &Context,
+    work: Option<&Workdir>,
+    asked: Option<&str>,
+    dst: &str,
+) -> Result<Ownership, Error> {
+    let own = work.map(|work| work.seen(dst)).transpose()?.flatten();
+    let recorded = match own {
+        Some(seen) => seen.owner,
+        None => Workdir::recorded_owner(&context.config_dir, dst)?,
+    };
     let owner = asked.map(parse).transpose()?.or(recorded);
     let own = (
         rustix::process::geteuid().as_raw(),
@@ -110,6 +120,35 @@ pub fn refuse_foreign_store(store: &Path, ownership: &Ownership) -> Result<(), E
         Some(dir) if dir != store => refuse_replaceable(dir, owners, 1),
         _ => refuse_writable(store, owners),
     }
+}
+
+/// Root makes trees again only where nobody but root can rename what it made.
+pub fn refuse_shared(dir: &Path) -> Result<(), Error> {
+    refuse_replaceable(dir, [None, None], 1)
+}
+
+/// The same for the store's directory once it is open: somebody may have made it in between.
+pub fn refuse_foreign_disk(
+    disk: &LocalDisk,
+    store: &Path,
+    ownership: &Ownership,
+) -> Result<(), Error> {
+    let meta = disk
+        .meta()
+        .map_err(|error| Error::file("look at", store, error))?;
+    let mut users = [ownership.wanted, ownership.recorded]
+        .into_iter()
+        .flatten()
+        .map(|owner| owner.0)
+        .chain([ROOT]);
+    if !is_root() || users.any(|user| user == meta.uid) && meta.mode & WRITABLE_BY_OTHERS == 0 {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "{} was made by user {}, and root would trust it",
+        store.display(),
+        meta.uid
+    )))
 }
 
 /// Refuses what others than root and the owner can write to, or replace by writing to a directory around it.

@@ -42,7 +42,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
         context.output.info(&remark);
     }
     let general = stores::existing_config(context)?;
-    let ownership = owner::of_store(context, args.user.as_deref(), &args.dst)?;
+    let ownership = owner::of_store(context, None, args.user.as_deref(), &args.dst)?;
     owner::refuse_foreign_store(&general.store_path(&args.dst)?, &ownership)?;
     let store = stores::open(&general, &args.dst)?;
     refuse_stores(&args.target)?;

@@ -75,13 +75,13 @@ MAX_INCREMENTAL_SPAN = "24h"
 # What is left out: patterns as in a .gitignore at the top of the source.
 #EXCLUDE = ["*.tmp", "/cache/"]
 
-# What is kept all the same, with everything below: patterns of the same kind.
+# What EXCLUDE does not leave out, with everything below: patterns of the same kind.
 #INCLUDE = ["/cache/precious/"]
 
 # Longer files are left out: "500MB", "4GiB".
 #EXCLUDE_LARGER_THAN = "1TiB"
 
-# Of a directory with such a file in it, only this file is kept.
+# Of a directory with such a file in it, of root or of its own owner, only this file is kept.
 #EXCLUDE_TAGGED = ["NOBACKUP-TAG", "CACHEDIR.TAG"]
 
 # What is mounted in the source is left out.

@@ -172,18 +172,22 @@ impl Workdir {
         read(&self.seen_path(dst))
     }
 
-    /// The user that the store `dst` was given to, by whatever source.
+    /// The user that the store `dst` was given to, by whatever source; sources must not disagree.
     pub fn recorded_owner(config_dir: &Path, dst: &str) -> Result<Option<(u32, u32)>, Error> {
         let Ok(entries) = std::fs::read_dir(config_dir) else {
             return Ok(None);
         };
-        for entry in entries.flatten() {
-            let seen = Self { path: entry.path() }.seen(dst);
-            if let Some(owner) = seen.ok().flatten().and_then(|seen| seen.owner) {
-                return Ok(Some(owner));
-            }
+        let seen = entries
+            .flatten()
+            .map(|entry| Self { path: entry.path() }.seen(dst));
+        let owners: BTreeSet<(u32, u32)> =
+            seen.filter_map(|seen| seen.ok().flatten()?.owner).collect();
+        match owners.len() {
+            0 | 1 => Ok(owners.first().copied()),
+            _ => Err(Error::Refused(format!(
+                "sources disagree about whose the store {dst} is; say it with -u"
+            ))),
         }
-        Ok(None)
     }
 
     /// Remembers what was seen of the store `dst`.

@@ -4,6 +4,8 @@
 //! it read any part without the rest: zstd's `contrib/seekable_format`. Plain zstd passes over the table. What a scan
 //! found and packed is put together here: whole frames are taken over as they are, the rest is encoded anew.
 
+use std::collections::VecDeque;
+
 use jiff::Timestamp;
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use sha2::{Digest as _, Sha256};
@@ -21,6 +23,9 @@ const SUFFIX: &str = ".tar.zst";
 const DIGEST_SUFFIX: &str = ".sha256";
 /// So many parts per thread are held in memory at once.
 const PARTS_PER_THREAD: usize = 2;
+
+/// So many decoded frames are kept while a new one is put together.
+const DECODED_FRAMES: usize = 4;
 
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
 const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
@@ -229,12 +234,17 @@ impl Part {
             }
             Self::Slices(slices) => {
                 let mut raw = Vec::new();
-                let mut last: Option<(FrameRef, Vec<u8>)> = None;
+                // Headers and bodies may lie in frames that take turns.
+                let mut decoded: VecDeque<(FrameRef, Vec<u8>)> = VecDeque::new();
                 for (place, slice) in slices {
-                    if last.as_ref().is_none_or(|(frame, _)| *frame != place.frame) {
-                        last = Some((place.frame, place.read(store)?.1));
-                    }
-                    let (_, bytes) = last.as_ref().expect("just read");
+                    let held = decoded.iter().position(|(frame, _)| *frame == place.frame);
+                    let bytes = if let Some(held) = held {
+                        &decoded[held].1
+                    } else {
+                        decoded.truncate(DECODED_FRAMES - 1);
+                        decoded.push_front((place.frame, place.read(store)?.1));
+                        &decoded[0].1
+                    };
                     let start = slice.skip as usize;
                     raw.extend_from_slice(&bytes[start..start + slice.take as usize]);
                 }

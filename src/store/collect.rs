@@ -27,6 +27,28 @@ pub fn remove_temporaries(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Removes archives that no version names: what a run left that failed after it had put one together. They are as large as
+/// versions, so this is done before the next one is made. `versions` are all of the current state's.
+pub fn remove_orphans(
+    store: &Store,
+    current: &State,
+    versions: &[Version],
+) -> Result<(), StoreError> {
+    if !current.retained.is_empty() {
+        // What retained states name is looked up after the run.
+        return Ok(());
+    }
+    let named: HashSet<&str> = versions.iter().filter_map(Version::archive).collect();
+    let archives = store
+        .list_top()?
+        .into_iter()
+        .filter(|name| archive::is_archive(name));
+    for orphan in archives.filter(|name| !named.contains(archive::of_file(name))) {
+        store.remove(&orphan)?;
+    }
+    Ok(())
+}
+
 /// Removes states that are neither current nor retained, then files that no remaining state names, then the staging
 /// record. `versions` are all of the current state's. The caller holds the writers' lock; if anybody is reading, everything is left for a later run.
 pub fn collect(

@@ -15,6 +15,7 @@ use rustix::fs::{
 use rustix::process::{Gid, Uid};
 
 use crate::tree::beneath::{self, DIR_FLAGS};
+use crate::tree::meta::Meta;
 
 /// What a store needs of a disk. Tests put a simulated one in its place that loses what was not synced.
 pub trait Disk: Send + Sync {
@@ -128,9 +129,14 @@ impl LocalDisk {
             for inner in beneath::names(&dir)? {
                 give(&dir, &*inner, self.owner)?;
             }
-            fs::fchown(&dir, Some(user), Some(group))?;
+            give_handle(&dir, self.owner)?;
         }
         Ok(fs::fchown(&self.root, Some(user), Some(group))?)
+    }
+
+    /// What the store's own directory is.
+    pub fn meta(&self) -> io::Result<Meta> {
+        Meta::of_open(&self.root)
     }
 
     /// Opens below the store without following any link, whoever may have put one there.
@@ -163,17 +169,35 @@ impl LocalDisk {
     }
 }
 
-/// Gives a name in a directory, be it a link, to the owner.
+/// Gives a name in a directory, be it a link, to the owner: by a handle, and not a file that has other names, as whoever
+/// owns the directory may have linked somebody else's file there.
 fn give(dir: &OwnedFd, name: impl rustix::path::Arg, owner: Option<Owner>) -> io::Result<()> {
+    if owner.is_none() {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    give_handle(&fs::openat(dir, name, flags, Mode::empty())?, owner)
+}
+
+fn give_handle(handle: &OwnedFd, owner: Option<Owner>) -> io::Result<()> {
     let Some((user, group)) = owner else {
         return Ok(());
     };
+    let meta = Meta::of_open(handle)?;
+    if (meta.uid, meta.gid) == (user.as_raw(), group.as_raw()) {
+        return Ok(());
+    }
+    if meta.kind == FileType::RegularFile && meta.names != 1 {
+        return Err(io::Error::other(
+            "a file of the store has other names: it is not given away",
+        ));
+    }
     Ok(fs::chownat(
-        dir,
-        name,
+        handle,
+        c"",
         Some(user),
         Some(group),
-        AtFlags::SYMLINK_NOFOLLOW,
+        AtFlags::EMPTY_PATH,
     )?)
 }
 
@@ -185,8 +209,8 @@ fn split(path: &str) -> (&str, &str) {
 impl Disk for LocalDisk {
     fn create_dir(&self, dir: &str) -> io::Result<()> {
         match fs::mkdirat(&self.root, dir, DIR_MODE) {
-            Err(rustix::io::Errno::EXIST) => Ok(()),
-            Ok(()) => give(&self.root, dir, self.owner),
+            // One that is there may have been left by a run that was killed before it could give it away.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => give(&self.root, dir, self.owner),
             Err(error) => Err(error.into()),
         }
     }
@@ -196,9 +220,7 @@ impl Disk for LocalDisk {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | mode;
         let file = self.open_beneath(path, flags, FILE_MODE)?;
         require_regular(&file)?;
-        if let Some((user, group)) = self.owner {
-            fs::fchown(&file, Some(user), Some(group))?;
-        }
+        give_handle(&file, self.owner)?;
         Ok(Box::new(LocalFile(File::from(file))))
     }
 

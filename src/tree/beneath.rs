@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::meta::Meta;
+
 /// How directories are opened.
 pub const DIR_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -76,18 +78,24 @@ fn open_by_component(dir: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
     Ok(dir)
 }
 
-/// Removes everything in a directory.
+/// Removes everything in a directory. Others may rename what is in it meanwhile: each way back up must lead to the
+/// directory that it came from, else this ends.
 pub fn empty(dir: impl AsFd) -> io::Result<()> {
     let mut dir = dir.as_fd().try_clone_to_owned()?;
-    // The names still to be removed in each directory on the way, the innermost last.
-    let mut levels = vec![names(&dir)?];
-    while let Some(level) = levels.last_mut() {
+    // For each directory on the way, the innermost last: which it is, and the names still to be removed in it.
+    let mut levels = vec![(Meta::of_open(&dir)?.identity(), names(&dir)?)];
+    while let Some((_, level)) = levels.last_mut() {
         let Some(name) = level.last() else {
             levels.pop();
-            let Some(outer) = levels.last_mut() else {
+            let Some((identity, outer)) = levels.last_mut() else {
                 break;
             };
             let parent = fs::openat(&dir, c"..", DIR_FLAGS, Mode::empty())?;
+            if Meta::of_open(&parent)?.identity() != *identity {
+                return Err(io::Error::other(
+                    "somebody moved a directory while it was removed",
+                ));
+            }
             let name = outer.pop().expect("what was entered");
             fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR)?;
             dir = parent;
@@ -102,12 +110,25 @@ pub fn empty(dir: impl AsFd) -> io::Result<()> {
                 // A directory that was restored without the right to write.
                 let _ = fs::fchmod(&inner, Mode::RWXU);
                 dir = inner;
-                levels.push(names(&dir)?);
+                levels.push((Meta::of_open(&dir)?.identity(), names(&dir)?));
             }
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+/// Refuses a directory that others could have made, or can enter.
+pub fn require_ours(dir: &OwnedFd) -> io::Result<()> {
+    let meta = Meta::of_open(dir)?;
+    // The setgid bit is inherited from the directory around.
+    let ours = (meta.uid, meta.mode & 0o777) == (rustix::process::geteuid().as_raw(), 0o700);
+    if ours {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "somebody else put another directory there",
+    ))
 }
 
 /// The names in a directory, in no order.

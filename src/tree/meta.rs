@@ -8,6 +8,9 @@ use rustix::fs::{self, AtFlags, FileType, Statx, StatxAttributes, StatxFlags};
 
 use crate::format::scan::Stamp;
 
+/// Device, inode and time of birth.
+pub type FileKey = (u64, u64, (i64, u32));
+
 /// The metadata of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
@@ -33,9 +36,13 @@ pub struct Meta {
     pub device: u64,
     /// Major and minor number, if it is a device itself.
     pub node: (u32, u32),
+    /// When it was made, where the file system knows: tells it from another that got its inode later.
+    pub birth: (i64, u32),
     /// It has inode flags that no tar holds: immutable, append-only, no-dump.
     pub is_flagged: bool,
 }
+
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 const FLAGS: StatxAttributes = StatxAttributes::IMMUTABLE
     .union(StatxAttributes::APPEND)
@@ -45,12 +52,7 @@ impl Meta {
     /// Of what stands under a name in a directory, be it a link.
     pub fn of(dir: impl AsFd, name: &CStr) -> io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        Ok(Self::from(&fs::statx(
-            dir,
-            name,
-            flags,
-            StatxFlags::BASIC_STATS,
-        )?))
+        Ok(Self::from(&fs::statx(dir, name, flags, WANTED)?))
     }
 
     /// Of an open file.
@@ -59,13 +61,18 @@ impl Meta {
             file,
             c"",
             AtFlags::EMPTY_PATH,
-            StatxFlags::BASIC_STATS,
+            WANTED,
         )?))
     }
 
     /// What identifies the file, whatever its name.
     pub fn identity(&self) -> (u64, u64) {
         (self.device, self.inode)
+    }
+
+    /// The same, for as long as files come and go.
+    pub fn key(&self) -> FileKey {
+        (self.device, self.inode, self.birth)
     }
 
     /// What the scan cache remembers of it.
@@ -98,6 +105,7 @@ impl From<&Statx> for Meta {
             inode: stat.stx_ino,
             device: fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             node: (stat.stx_rdev_major, stat.stx_rdev_minor),
+            birth: time(stat.stx_btime),
             is_flagged: stat.stx_attributes.intersects(FLAGS),
         }
     }

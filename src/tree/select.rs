@@ -174,7 +174,7 @@ fn literal_start(pattern: &str) -> Vec<u8> {
     }
     let parts = pattern.trim_matches('/').split('/');
     let literal: Vec<&str> = parts
-        .take_while(|part| !part.contains(['*', '?', '[', '\\']))
+        .take_while(|part| !part.contains(['*', '?', '[', '{', '\\']))
         .collect();
     literal.join("/").into_bytes()
 }
@@ -199,12 +199,35 @@ fn patterns(key: &str, lines: &[String], source: &Path) -> Result<Gitignore, Err
             return Err(refuse("a [ without its ]".into()));
         }
         builder
-            .add_line(None, line)
+            .add_line(None, &plain_braces(line))
             .map_err(|error| refuse(error.to_string()))?;
     }
     builder
         .build()
         .map_err(|error| Error::Usage(format!("{key}: {error}")))
+}
+
+/// Braces stand for themselves in a .gitignore; the matcher would expand them.
+fn plain_braces(pattern: &str) -> String {
+    let (mut out, mut in_class, mut chars) = (String::new(), false, pattern.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                out.push(c);
+                out.extend(chars.next());
+            }
+            '{' | '}' if !in_class => {
+                out.push('[');
+                out.push(c);
+                out.push(']');
+            }
+            _ => {
+                in_class = (in_class || c == '[') && c != ']';
+                out.push(c);
+            }
+        }
+    }
+    out
 }
 
 /// The matcher takes an open class for plain text, which is hardly what was meant.
@@ -272,6 +295,16 @@ mod tests {
             Verdict::Included
         );
         assert_eq!(of(Verdict::Searched, "var/a", false), Verdict::Excluded);
+    }
+
+    #[test]
+    fn braces_are_plain_as_in_a_gitignore() {
+        let rules = rules(&["/{a,b}"], &[]);
+        let of = |path: &str| rules.verdict(Verdict::Kept, path.as_bytes(), false);
+        assert_eq!(
+            (of("{a,b}"), of("a"), of("b")),
+            (Verdict::Excluded, Verdict::Kept, Verdict::Kept)
+        );
     }
 
     #[test]

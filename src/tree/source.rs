@@ -20,37 +20,45 @@ use crate::catalog::{Content, Kind, Member};
 pub struct Owners {
     users: HashMap<u32, Vec<u8>>,
     groups: HashMap<u32, Vec<u8>>,
+    /// Names that could not be looked up, and why.
+    pub faults: Vec<String>,
 }
 
 impl Owners {
-    fn user(&mut self, uid: u32) -> io::Result<Vec<u8>> {
+    fn user(&mut self, uid: u32) -> Vec<u8> {
         let look_up = || User::from_uid(Uid::from_raw(uid)).map(|user| user.map(|user| user.name));
-        remembered(&mut self.users, uid, look_up)
+        remembered(&mut self.users, &mut self.faults, uid, look_up)
     }
 
-    fn group(&mut self, gid: u32) -> io::Result<Vec<u8>> {
+    fn group(&mut self, gid: u32) -> Vec<u8> {
         let look_up =
             || Group::from_gid(Gid::from_raw(gid)).map(|group| group.map(|group| group.name));
-        remembered(&mut self.groups, gid, look_up)
+        remembered(&mut self.groups, &mut self.faults, gid, look_up)
     }
 }
 
 fn remembered(
     names: &mut HashMap<u32, Vec<u8>>,
+    faults: &mut Vec<String>,
     id: u32,
     look_up: impl FnOnce() -> nix::Result<Option<String>>,
-) -> io::Result<Vec<u8>> {
+) -> Vec<u8> {
     if let Some(name) = names.get(&id) {
-        return Ok(name.clone());
+        return name.clone();
     }
     let name = match look_up() {
         Ok(name) => name.unwrap_or_default().into_bytes(),
         // How some sources of names say that there is none: getpwuid(3).
         Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Vec::new(),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            faults.push(format!(
+                "Cannot look up the name of user or group {id}, only the number is kept: {error}"
+            ));
+            Vec::new()
+        }
     };
     names.insert(id, name.clone());
-    Ok(name)
+    name
 }
 
 /// What kind of member something is; `None` for a socket, which no tar can hold.
@@ -86,8 +94,8 @@ pub fn member(
         mode: meta.mode,
         uid: meta.uid,
         gid: meta.gid,
-        user: owners.user(meta.uid)?,
-        group: owners.group(meta.gid)?,
+        user: owners.user(meta.uid),
+        group: owners.group(meta.gid),
         // The times of a device say nothing of its content.
         mtime: if found.is_image { (0, 0) } else { meta.mtime },
         link: if kind == Kind::Symlink {

@@ -167,7 +167,7 @@ impl Unpacker {
 
     /// Gives the directories that still wait for them their attributes, and returns all faults.
     pub fn finish(mut self) -> Faults {
-        while !self.levels.is_empty() {
+        while self.levels.len() > 1 {
             self.leave();
         }
         for member in std::mem::take(&mut self.late) {
@@ -176,6 +176,8 @@ impl Unpacker {
                 Err(error) => self.faults.miss(&member, error),
             }
         }
+        // The root last: until then nobody else can reach what is in it.
+        self.leave();
         self.faults
     }
 

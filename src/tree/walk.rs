@@ -53,6 +53,8 @@ pub struct Walk {
     path: Vec<u8>,
     levels: Vec<Level>,
     queue: VecDeque<Step>,
+    /// So many levels from the outside are to be handed out before what is queued.
+    to_tell: usize,
     root_device: u64,
 }
 
@@ -82,6 +84,7 @@ impl Walk {
             path: Vec::new(),
             levels: Vec::new(),
             queue: VecDeque::new(),
+            to_tell: 0,
             root_device: stat.st_dev,
         };
         match FileType::from_raw_mode(stat.st_mode) {
@@ -111,9 +114,10 @@ impl Walk {
     /// The next step, `None` at the end.
     pub fn next_step(&mut self) -> Option<Step> {
         loop {
-            if let Some(step) = self.queue.pop_front() {
+            if let Some(step) = self.next_outer().or_else(|| self.queue.pop_front()) {
                 return Some(step);
             }
+            self.to_tell = 0;
             let level = self.levels.last_mut()?;
             match level.names.next() {
                 Some(name) => self.look(&name),
@@ -134,7 +138,13 @@ impl Walk {
         let dir = Rc::clone(level.dir.as_ref().expect("the innermost directory is open"));
         let meta = match Meta::of(&*dir, name) {
             Ok(meta) => meta,
-            Err(error) => return self.problem("look at", error),
+            Err(error) => {
+                let verdict = self.rules.verdict(parent, &self.path, false);
+                return match verdict {
+                    Verdict::Excluded | Verdict::Searched => self.left_out(LeftOut::Excluded),
+                    Verdict::Kept | Verdict::Included => self.problem("look at", error),
+                };
+            }
         };
         let verdict = self.rules.verdict(parent, &self.path, meta.is_dir());
         if verdict == Verdict::Excluded {
@@ -209,7 +219,7 @@ impl Walk {
                 Ok(found) => names = found,
                 Err(error) => return self.problem("read the directory", error),
             }
-            if let Some(tag) = self.tag(&dir, &names) {
+            if let Some(tag) = self.tag(&dir, meta.uid, &names) {
                 names.retain(|name| name.to_bytes() == tag.as_bytes());
                 reason = Some(LeftOut::Tagged(tag));
             }
@@ -223,7 +233,13 @@ impl Walk {
                 return;
             }
         }
-        if let Some(outer) = self.levels.len().checked_sub(OPEN_LEVELS) {
+        // The root stays open, to begin anew from when something in between is moved.
+        if let Some(outer) = self
+            .levels
+            .len()
+            .checked_sub(OPEN_LEVELS)
+            .filter(|outer| *outer > 0)
+        {
             self.levels[outer].dir = None;
         }
         self.levels.push(Level {
@@ -239,35 +255,38 @@ impl Walk {
         }
     }
 
-    /// Hands out the directories that have not been handed out yet, from the outside in.
+    /// Lets the directories that have not been handed out yet come before what is queued after this.
     fn tell_outer(&mut self) {
-        let told = self
-            .levels
+        self.to_tell = self.levels.len();
+    }
+
+    /// Hands out the next directory that is to be told, from the outside in: one at a time, as each holds a descriptor.
+    fn next_outer(&mut self) -> Option<Step> {
+        let index = self.levels[..self.to_tell.min(self.levels.len())]
             .iter()
-            .rposition(|level| level.is_told)
-            .map_or(0, |last| last + 1);
-        for index in told..self.levels.len() {
-            self.levels[index].is_told = true;
-            let (meta, path) = (
-                self.levels[index].meta,
-                self.path[..self.levels[index].path_len].to_vec(),
-            );
-            match self.reopen(index) {
-                Ok(dir) => {
-                    let found = Found {
-                        path,
-                        meta,
-                        dir,
-                        name: c".".to_owned(),
-                        is_image: false,
-                    };
-                    self.queue.push_back(Step::Found(Box::new(found)));
+            .position(|level| !level.is_told)?;
+        self.levels[index].is_told = true;
+        let (meta, path) = (
+            self.levels[index].meta,
+            self.path[..self.levels[index].path_len].to_vec(),
+        );
+        Some(match self.reopen(index) {
+            Ok(dir) => Step::Found(Box::new(Found {
+                path,
+                meta,
+                dir,
+                name: c".".to_owned(),
+                is_image: false,
+            })),
+            Err(error) => {
+                // Without it nothing that lies in it can be a member.
+                for level in &mut self.levels[index..] {
+                    (level.is_told, level.names) = (true, Vec::new().into_iter());
                 }
-                Err(error) => self
-                    .queue
-                    .push_back(problem("open the directory", path, error)),
+                self.queue.clear();
+                problem("open the directory", path, error)
             }
-        }
+        })
     }
 
     /// Goes back to the directory around the innermost one.
@@ -294,30 +313,43 @@ impl Walk {
         }
     }
 
-    /// The directory of a level, opened again from within if it was closed; it must be the one that it was.
+    /// The directory of a level, opened again if it was closed: from within, or by its path from the root, which stays
+    /// open. It must be the one that it was.
     fn reopen(&self, index: usize) -> io::Result<Rc<OwnedFd>> {
-        let inner = (index..self.levels.len()).find(|inner| self.levels[*inner].dir.is_some());
-        let inner = inner.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let mut dir = Rc::clone(self.levels[inner].dir.as_ref().expect("just found"));
-        for level in self.levels[index..inner].iter().rev() {
-            let outer = fs::openat(&*dir, c"..", DIR_FLAGS, Mode::empty())?;
-            if Meta::of_open(&outer)?.identity() != level.meta.identity() {
-                return Err(io::Error::from(io::ErrorKind::NotFound));
-            }
-            dir = Rc::new(outer);
+        let level = &self.levels[index];
+        if let Some(dir) = &level.dir {
+            return Ok(Rc::clone(dir));
         }
-        Ok(dir)
+        let is_it = |dir: &OwnedFd| {
+            Meta::of_open(dir).is_ok_and(|meta| meta.identity() == level.meta.identity())
+        };
+        let inner = self
+            .levels
+            .get(index + 1)
+            .and_then(|inner| inner.dir.as_ref());
+        let up = inner.and_then(|inner| fs::openat(&**inner, c"..", DIR_FLAGS, Mode::empty()).ok());
+        if let Some(dir) = up.filter(is_it) {
+            return Ok(Rc::new(dir));
+        }
+        let root = self.levels[0].dir.as_ref().expect("the root stays open");
+        let dir = beneath::open_dir(&**root, &self.path[..level.path_len])?;
+        if is_it(&dir) {
+            return Ok(Rc::new(dir));
+        }
+        Err(io::Error::other("it was moved or replaced while we looked"))
     }
 
-    /// The tag in a directory, if there is one that counts.
-    fn tag(&self, dir: &OwnedFd, names: &[CString]) -> Option<String> {
-        let is_there = |tag: &&String| {
-            names
-                .binary_search_by(|name| name.to_bytes().cmp(tag.as_bytes()))
-                .is_ok()
-                && (*tag != CACHE_TAG || has_cache_signature(dir))
+    /// The tag in a directory, if there is one that counts: a file of the directory's owner or of root. Others who may
+    /// write there must not hide what is not theirs.
+    fn tag(&self, dir: &OwnedFd, owner: u32, names: &[CString]) -> Option<String> {
+        let counts = |tag: &&String| {
+            let at = names.binary_search_by(|name| name.to_bytes().cmp(tag.as_bytes()));
+            let meta = at.ok().and_then(|at| Meta::of(dir, &names[at]).ok());
+            meta.is_some_and(|meta| {
+                meta.kind == FileType::RegularFile && [0, owner].contains(&meta.uid)
+            }) && (*tag != CACHE_TAG || has_cache_signature(dir))
         };
-        self.rules.selection().tags.iter().find(is_there).cloned()
+        self.rules.selection().tags.iter().find(counts).cloned()
     }
 
     fn left_out(&mut self, why: LeftOut) {
@@ -325,6 +357,7 @@ impl Walk {
     }
 
     fn problem(&mut self, op: &'static str, error: io::Error) {
+        self.tell_outer();
         self.queue.push_back(problem(op, self.path.clone(), error));
     }
 }

@@ -111,3 +111,41 @@ fn k3_the_type_of_a_store_cannot_change() {
     home.run(&["fs", src.to_str().unwrap(), "other"]).ends(0);
     assert_eq!(archives(&home.store("other")).len(), 1);
 }
+
+/// Damage that no sample has met yet is no reason to have no new version.
+#[test]
+fn f1_a_backup_goes_on_although_the_newest_version_is_damaged() {
+    for (store_type, dir) in [("tar", ""), ("rdiff", "objects")] {
+        let home = Home::new();
+        let src = home.path("src");
+        fs::create_dir(&src).unwrap();
+        for n in 0..8 {
+            let script = format!(
+                "head -c 5M /dev/urandom > {}",
+                src.join(format!("f{n}")).display()
+            );
+            tool("bash", &["-c", &script]);
+        }
+        home.run(&["fs-init", "--type", store_type, src.to_str().unwrap(), "s"])
+            .ends(0);
+        home.run(&["fs", src.to_str().unwrap(), "s"]).ends(0);
+        // Every frame is hit, so that whichever is needed shows it.
+        let files = fs::read_dir(home.store("s").join(dir))
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        for file in
+            files.filter(|path| path.is_file() && path.metadata().unwrap().len() > 1_000_000)
+        {
+            let mut bytes = fs::read(&file).unwrap();
+            for at in (500_000..bytes.len()).step_by(1_000_000) {
+                bytes[at] ^= 1;
+            }
+            fs::write(&file, bytes).unwrap();
+        }
+        fs::write(src.join("f3"), "changed").unwrap();
+        home.run(&["fs", src.to_str().unwrap(), "s"])
+            .ends(5)
+            .complains("damaged");
+        assert_same_tree(&src, &home.restored("v2", "s"));
+    }
+}

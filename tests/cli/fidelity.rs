@@ -370,6 +370,20 @@ fn a_real_root_file_system_goes_in_and_out() {
 }
 
 #[test]
+fn h5_a_restore_below_a_setgid_directory_works() {
+    let home = Home::new();
+    let src = home.path("src");
+    crate::trees::release(&src, 1);
+    home.fs(&src, "s").ends(0);
+    let group = home.path("group");
+    fs::create_dir(&group).unwrap();
+    tool("chmod", &["2775", group.to_str().unwrap()]);
+    home.run(&["restore", "s", group.join("out").to_str().unwrap()])
+        .ends(0);
+    assert_same_tree(&src, &group.join("out"));
+}
+
+#[test]
 fn h7_a_partial_restore_brings_back_what_is_sound_and_names_the_rest() {
     let home = Home::new();
     let src = home.path("src");

@@ -108,8 +108,12 @@ fn imported(home: &Home) {
         "{listed}"
     );
     // Again: nothing is left to do. A source goes on with it; then it is no place for imports any more.
-    home.run(&["import", "old", "new"]).ends(0);
+    let again = home.run(&["import", "old", "new"]).ends(0);
+    assert!(again.out.contains("nothing to do"), "{}", again.out);
     assert_eq!(home.run(&["list", "new"]).out, listed);
+    home.run(&["import", "--type", "tar", "old", "archives"])
+        .ends(0);
+    assert_same_tree(&home.path("state2"), &home.restored("v2", "archives"));
     home.run(&["fs", home.path("src").to_str().unwrap(), "new"])
         .ends(0);
     home.run(&["import", "old", "new"])

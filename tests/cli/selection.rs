@@ -205,6 +205,41 @@ fn reasons_to_read(home: &Home) {
     assert!(!said.err.contains("reading cache/keep/y"), "{}", said.err);
 }
 
+#[test]
+fn b43_who_may_write_to_a_directory_cannot_hide_what_is_in_it() {
+    let home = Home::new();
+    write(&home, &["shared/a", "shared/b"]);
+    let shared = home.path("src/shared");
+    std::os::unix::fs::symlink("nowhere", shared.join("NOBACKUP-TAG")).unwrap();
+    tool("mkfifo", &[shared.join("CACHEDIR.TAG").to_str().unwrap()]);
+    home.fs(&home.path("src"), "s").ends(0);
+    assert_eq!(paths(&home, "s").len(), 5);
+    if !is_root() {
+        return skip("tags of other users: only root can make them");
+    }
+    fs::remove_file(shared.join("NOBACKUP-TAG")).unwrap();
+    fs::write(shared.join("NOBACKUP-TAG"), "").unwrap();
+    tool(
+        "chown",
+        &["65534", shared.join("NOBACKUP-TAG").to_str().unwrap()],
+    );
+    home.run(&["fs", home.path("src").to_str().unwrap(), "s"])
+        .ends(0);
+    assert_eq!(
+        paths(&home, "s").len(),
+        5,
+        "a tag of somebody else does not count"
+    );
+    tool("chown", &["65534", shared.to_str().unwrap()]);
+    home.run(&["fs", home.path("src").to_str().unwrap(), "s"])
+        .ends(0);
+    assert_eq!(
+        paths(&home, "s"),
+        ["shared", "shared/NOBACKUP-TAG"],
+        "the directory's owner decides"
+    );
+}
+
 /// Runs a script in a mount namespace of its own, with the program as its first argument.
 fn in_namespace(home: &Home, script: &str) -> Option<Said> {
     let works = Command::new("unshare")

@@ -45,16 +45,36 @@ pub fn log_failure(store: &Store, options: &Options, error: &Error) {
 const LOGGED_PROBLEMS: usize = 100;
 
 /// One backup. The caller holds the writers' lock.
+///
+/// Damage that comes to light while the newest version is built upon is no reason to have no new one: then everything is
+/// stored anew, that version stays as it is, and the damage is reported.
 pub fn backup(store: &Store, options: &Options, monitor: &dyn Monitor) -> Result<Report, Error> {
+    match attempt(store, options, monitor, Vec::new()) {
+        Err(Error::Store(StoreError::Damaged { file, detail })) => {
+            attempt(store, options, monitor, vec![format!("{file}: {detail}")])
+        }
+        result => result,
+    }
+}
+
+/// A backup that builds upon the newest version, unless something is known to be wrong with that.
+fn attempt(
+    store: &Store,
+    options: &Options,
+    monitor: &dyn Monitor,
+    known: Vec<String>,
+) -> Result<Report, Error> {
     let walk = crate::tree::walk::Walk::open(&options.source, &options.selection)?;
     let state = open_or_create(store, options)?;
     collect::remove_temporaries(store)?;
     let versions = store.versions(&state)?;
     refuse_other_type(store, versions.last(), options)?;
+    collect::remove_orphans(store, &state, &versions)?;
     let mut damage = collect::missing(store, &versions)?;
     let mut previous = None;
     if let Some(newest) = versions.last() {
-        let faults = faults(store, newest, options.now)?;
+        let mut faults = faults(store, newest, options.now)?;
+        faults.extend(known);
         if faults.is_empty() {
             previous = Some(Previous::open(store, newest)?);
         }

@@ -17,6 +17,7 @@ use crate::store::packer::{Lane, Packer};
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
 use crate::tree::header::{END_BYTES, header};
+use crate::tree::meta::FileKey;
 use crate::tree::select::LeftOut;
 use crate::tree::source::{self, Owners};
 use crate::tree::walk::{Found, Step, Walk};
@@ -116,8 +117,8 @@ pub struct Scan<'a> {
     pub trust: Trust,
     pub previous_bytes: Option<u64>,
     pub owners: Owners,
-    /// First path of each file with several names, by device and inode.
-    pub links: HashMap<(u64, u64), Vec<u8>>,
+    /// First path of each file with several names, by what tells files apart, also those that take each other's inode.
+    pub links: HashMap<FileKey, Vec<u8>>,
     pub buffer: Vec<u8>,
     pub out: Scanned,
 }
@@ -205,6 +206,7 @@ impl<'a> Scan<'a> {
     /// The member without content. Attributes that cannot be read are a problem, but no reason to leave out the rest.
     pub fn described(&mut self, found: &Found, kind: Kind) -> std::io::Result<Member> {
         let (member, unread) = source::member(found, kind, &mut self.owners)?;
+        self.out.problems.append(&mut self.owners.faults);
         if let Some(error) = unread {
             let path = printable(&found.path);
             self.out.problems.push(format!(
@@ -248,12 +250,12 @@ impl<'a> Scan<'a> {
         if member.kind == Kind::Directory || found.meta.names < 2 || found.is_image {
             return None;
         }
-        self.links.get(&found.meta.identity()).cloned()
+        self.links.get(&found.meta.key()).cloned()
     }
 
     pub fn remember_link(&mut self, found: &Found) {
         if found.meta.names > 1 && !found.meta.is_dir() && !found.is_image {
-            self.links.insert(found.meta.identity(), found.path.clone());
+            self.links.insert(found.meta.key(), found.path.clone());
         }
     }
 

@@ -75,8 +75,8 @@ pub fn find(dir: &Path) -> Result<Vec<OldVersion>, Error> {
             }
         }
     }
-    found.sort_by_key(|version| version.time);
-    found.dedup_by_key(|version| version.time);
+    found.sort_by(|a, b| (a.time, &a.path).cmp(&(b.time, &b.path)));
+    found.dedup();
     if found.is_empty() {
         return Err(Error::Refused(format!(
             "{} holds neither tarballs of the Python tool nor a directory of rdiff-backup",
@@ -140,7 +140,10 @@ const PLAIN: &str = "plain.tar";
 impl Workplace {
     /// Makes it in `parent`, in place of one that an interrupted import of the same store left.
     pub fn create(parent: &Path, dst: &str) -> Result<Self, Error> {
-        let name = format!(".btw-import-{}", dst.replace('/', "-"));
+        let name = format!(
+            ".btw-import-{}",
+            dst.replace('%', "%25").replace('/', "%2F")
+        );
         let path = parent.join(&name);
         let make = || {
             let parent = fs::open(
@@ -150,6 +153,7 @@ impl Workplace {
             )?;
             match fs::openat(&parent, &name, DIR_FLAGS, Mode::empty()) {
                 Ok(left) => {
+                    beneath::require_ours(&left)?;
                     beneath::empty(&left)?;
                     fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR)?;
                 }
@@ -158,6 +162,7 @@ impl Workplace {
             }
             fs::mkdirat(&parent, &name, Mode::RWXU)?;
             let dir = fs::openat(&parent, &name, DIR_FLAGS, Mode::empty())?;
+            beneath::require_ours(&dir)?;
             Ok((parent, dir))
         };
         let (parent, dir) =

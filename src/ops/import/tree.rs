@@ -1,6 +1,6 @@
 //! A foreign tar archive becomes a tree: read strictly, put into path order, and made beneath one directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
@@ -94,11 +94,20 @@ fn below(path: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Adds the directories that nothing is said of, and makes the first name of each file the one that has its content.
 fn in_order(mut entries: ByPath) -> io::Result<Vec<Entry>> {
-    let parents: Vec<Vec<u8>> = entries.keys().flat_map(|path| ancestors(&path.0)).collect();
-    for parent in parents {
-        entries
-            .entry(Ordered(parent.clone()))
-            .or_insert_with(|| directory(parent));
+    let mut missing = BTreeSet::new();
+    for path in entries.keys() {
+        // Beyond one that is there already, the others were looked at before.
+        let unknown = |parent: &&[u8]| {
+            !entries.contains_key(&Ordered(parent.to_vec())) && !missing.contains(*parent)
+        };
+        let new: Vec<Vec<u8>> = ancestors(&path.0)
+            .take_while(unknown)
+            .map(<[u8]>::to_vec)
+            .collect();
+        missing.extend(new);
+    }
+    for parent in missing {
+        entries.insert(Ordered(parent.clone()), directory(parent));
     }
     let links = entries
         .values()
@@ -148,11 +157,11 @@ fn name_anew(entries: &mut ByPath, target: &[u8], mut names: Vec<Vec<u8>>) -> io
     Ok(())
 }
 
-fn ancestors(path: &[u8]) -> Vec<Vec<u8>> {
-    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-    let mut all: Vec<Vec<u8>> = slashes.map(|(at, _)| path[..at].to_vec()).collect();
-    all.push(Vec::new());
-    all
+/// The directories that a path lies in, the nearest first, the root last; nothing for the root itself.
+fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = (0..path.len()).rev().filter(|at| path[*at] == b'/');
+    let root = (!path.is_empty()).then_some(&path[..0]);
+    slashes.map(|at| &path[..at]).chain(root)
 }
 
 /// A directory that the archive says nothing of.

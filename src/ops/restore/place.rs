@@ -50,7 +50,10 @@ impl Place {
         let create = || {
             fs::mkdirat(&parent_dir, &hidden, Mode::RWXU)?;
             let dir = fs::openat(&parent_dir, &hidden, DIR_FLAGS, Mode::empty())?;
-            require_ours(&dir)?;
+            beneath::require_ours(&dir)?;
+            if !beneath::names(&dir)?.is_empty() {
+                return Err(io::Error::other("somebody else put something there"));
+            }
             Ok(dir)
         };
         let dir = create().map_err(|error| Error::file("create", parent.join(&hidden), error))?;
@@ -139,16 +142,4 @@ fn is_empty_dir(parent: &OwnedFd, name: &std::ffi::OsStr, target: &Path) -> Resu
         ));
     }
     Ok(true)
-}
-
-/// Whoever can write to the directory around may have put something else under the new name.
-fn require_ours(dir: &OwnedFd) -> io::Result<()> {
-    let meta = Meta::of_open(dir)?;
-    let ours = (meta.uid, meta.mode & 0o7777) == (rustix::process::geteuid().as_raw(), 0o700);
-    if ours && beneath::names(dir)?.is_empty() {
-        return Ok(());
-    }
-    Err(io::Error::other(
-        "somebody else put another directory there",
-    ))
 }

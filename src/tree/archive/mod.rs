@@ -204,6 +204,9 @@ impl<R: Read + Seek> ArchiveReader<R> {
     fn sparse_map(&mut self, start: u64, size: u64, real: u64) -> io::Result<Vec<(u64, u64, u64)>> {
         let mut numbers = Vec::new();
         let (mut digits, mut used) = (Vec::new(), 0);
+        if i64::try_from(real).is_err() {
+            return bad("a sparse member is too long");
+        }
         while numbers
             .first()
             .is_none_or(|count| numbers.len() as u64 != 1 + 2 * count)
@@ -222,7 +225,9 @@ impl<R: Read + Seek> ArchiveReader<R> {
                     digits.push(byte);
                     continue;
                 }
-                let number = decimal(&digits).filter(|number| *number <= real.max(size));
+                // The first number counts pairs, which take more bytes than that.
+                let limit = if numbers.is_empty() { size } else { real };
+                let number = decimal(&digits).filter(|number| *number <= limit);
                 numbers.push(number.ok_or_else(|| {
                     io::Error::new(io::ErrorKind::InvalidData, "a sparse map is wrong")
                 })?);
