@@ -11,7 +11,8 @@ use crate::catalog::StoreType;
 use crate::error::Error;
 use crate::plan::chain::ChainPolicy;
 use crate::time::parse_span;
-use crate::tree::select::{CACHE_TAG, Selection};
+use crate::tree::select::Selection;
+use crate::tree::tag::CACHE_TAG;
 
 /// How a source is backed up.
 #[derive(Debug, Clone)]

@@ -12,5 +12,6 @@ pub mod meta;
 mod mount;
 pub mod select;
 pub mod source;
+pub mod tag;
 pub mod unpack;
 pub mod walk;

@@ -97,11 +97,6 @@ pub struct Rules {
     selection: Selection,
 }
 
-/// A tag of this name counts only with this beginning: <https://bford.info/cachedir/>.
-pub const CACHE_TAG: &str = "CACHEDIR.TAG";
-/// What a cache's tag begins with.
-pub const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
-
 impl Rules {
     /// Reads the patterns of a selection from a source.
     pub fn new(selection: &Selection, source: &Path) -> Result<Self, Error> {

@@ -17,7 +17,8 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 use super::beneath::{self, DIR_FLAGS};
 use super::meta::Meta;
 use super::mount::Mounts;
-use super::select::{CACHE_SIGNATURE, CACHE_TAG, LeftOut, Rules, Selection, Verdict};
+use super::select::{LeftOut, Rules, Selection, Verdict};
+use super::tag;
 use crate::error::{Error, SourceError, printable};
 
 /// Something found in the source.
@@ -219,7 +220,7 @@ impl Walk {
                 Ok(found) => names = found,
                 Err(error) => return self.problem("read the directory", error),
             }
-            if let Some(tag) = self.tag(&dir, meta.uid, &names) {
+            if let Some(tag) = tag::find(&dir, meta.uid, &names, &self.rules.selection().tags) {
                 names.retain(|name| name.to_bytes() == tag.as_bytes());
                 reason = Some(LeftOut::Tagged(tag));
             }
@@ -339,19 +340,6 @@ impl Walk {
         Err(io::Error::other("it was moved or replaced while we looked"))
     }
 
-    /// The tag in a directory, if there is one that counts: a file of the directory's owner or of root. Others who may
-    /// write there must not hide what is not theirs.
-    fn tag(&self, dir: &OwnedFd, owner: u32, names: &[CString]) -> Option<String> {
-        let counts = |tag: &&String| {
-            let at = names.binary_search_by(|name| name.to_bytes().cmp(tag.as_bytes()));
-            let meta = at.ok().and_then(|at| Meta::of(dir, &names[at]).ok());
-            meta.is_some_and(|meta| {
-                meta.kind == FileType::RegularFile && [0, owner].contains(&meta.uid)
-            }) && (*tag != CACHE_TAG || has_cache_signature(dir))
-        };
-        self.rules.selection().tags.iter().find(counts).cloned()
-    }
-
     fn left_out(&mut self, why: LeftOut) {
         self.queue.push_back(Step::LeftOut(self.path.clone(), why));
     }
@@ -360,14 +348,6 @@ impl Walk {
         self.tell_outer();
         self.queue.push_back(problem(op, self.path.clone(), error));
     }
-}
-
-fn has_cache_signature(dir: &OwnedFd) -> bool {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut start = [0; CACHE_SIGNATURE.len()];
-    fs::openat(dir, CACHE_TAG, flags, Mode::empty())
-        .and_then(|file| rustix::io::pread(&file, &mut start[..], 0))
-        .is_ok_and(|count| &start[..count] == CACHE_SIGNATURE)
 }
 
 fn root_file(root: &Path) -> Result<Found, Error> {
