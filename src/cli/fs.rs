@@ -4,15 +4,13 @@ use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustix::process::{Gid, Uid};
 
 use super::args::Fs;
 use super::exit::Exit;
 use super::output::Output;
-use super::owner::{self, Owner};
+use super::owner::{self};
 use super::progress::Progress;
 use super::{Context, home, stores};
 use crate::catalog::StoreType;
@@ -24,7 +22,6 @@ use crate::error::{Error, printable, with_causes};
 use crate::ops::backup::preview::{Fate, preview};
 use crate::ops::backup::{self, Detection, Expected, Options, Outcome, Report};
 use crate::store::codec::Knobs;
-use crate::store::disk::{Disk, LocalDisk};
 use crate::store::{Store, collect};
 use crate::tree::select::Selection;
 
@@ -49,14 +46,10 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     owner::refuse_foreign_workdir(&work)?;
     let config = work.config()?;
     let ownership = owner::of_store(context, Some(&work), args.user.as_deref(), &args.dst)?;
-    owner::refuse_foreign_store(&path, &ownership)?;
-    let disk = open(&general, &path, args, &work, ownership.wanted)?;
-    let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, &args.dst);
-    backup::refuse_foreign(&store)?;
-    let _guard = store.lock_writer(args.wait)?;
-    owner::refuse_foreign_disk(&disk, &path, &ownership)?;
-    disk.bring_over()
-        .map_err(|error| Error::file("change the owner of", &path, error))?;
+    if expected(args, &work)?.is_some() && !path.exists() {
+        return Err(backup::vanished(&args.dst));
+    }
+    let (store, _guard) = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
     // After the wait for the lock: the clock, and what the run before has left behind.
     let options = options(
         args,
@@ -284,34 +277,10 @@ fn options(
     }
 }
 
-/// The owner as the disk takes it.
-pub fn give_to((user, group): Owner) -> (Uid, Gid) {
-    (Uid::from_raw(user), Gid::from_raw(group))
-}
-
 /// The name of this machine.
 pub fn host() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
-}
-
-/// The store's disk, its directory made if it is new.
-fn open(
-    general: &General,
-    path: &Path,
-    args: &Fs,
-    work: &Workdir,
-    owner: Option<Owner>,
-) -> Result<Arc<LocalDisk>, Error> {
-    if expected(args, work)?.is_some() && !path.exists() {
-        return Err(backup::vanished(&args.dst));
-    }
-    let below = path
-        .strip_prefix(&general.root_path)
-        .expect("made by joining");
-    let disk = LocalDisk::create(&general.root_path, below, owner.map(give_to))
-        .map_err(|error| Error::file("create the store", path, error))?;
-    Ok(Arc::new(disk))
 }
 
 fn tell(output: Output, dst: &str, report: &Report) -> Exit {

@@ -1,13 +1,12 @@
 //! `import`: take over the history that an ancestor kept.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::args::Import;
 use super::exit::Exit;
-use super::fs::{give_to, host};
+use super::fs::host;
 use super::output::Output;
 use super::progress::Progress;
 use super::{Context, owner, stores};
@@ -18,7 +17,6 @@ use crate::error::Error;
 use crate::ops::backup::{self, Detection, Options, Outcome};
 use crate::ops::import::{OldVersion, Workplace, find};
 use crate::store::codec::Knobs;
-use crate::store::disk::{Disk, LocalDisk};
 use crate::store::{Presence, Store, collect};
 
 pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
@@ -33,23 +31,10 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
     }
     let versions = find(&old)?;
     let ownership = owner::of_store(context, None, args.user.as_deref(), &args.dst)?;
-    owner::refuse_foreign_store(&path, &ownership)?;
     owner::refuse_foreign_store(&old, &ownership)?;
     // What is made again in there must not be changed by anybody, also not by the store's owner.
     owner::refuse_shared(&general.root_path)?;
-    let disk = LocalDisk::create(
-        &general.root_path,
-        args.dst.as_ref(),
-        ownership.wanted.map(give_to),
-    )
-    .map_err(|error| Error::file("create the store", &path, error))?;
-    let disk = Arc::new(disk);
-    let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, &args.dst);
-    backup::refuse_foreign(&store)?;
-    let _guard = store.lock_writer(args.wait)?;
-    owner::refuse_foreign_disk(&disk, &path, &ownership)?;
-    disk.bring_over()
-        .map_err(|error| Error::file("change the owner of", &path, error))?;
+    let (store, _guard) = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
     let store_type = StoreType::from_word(&args.store_type)
         .ok_or_else(|| Error::Usage(format!("unknown backup type: {}", args.store_type)))?;
     let done_until = imported_until(&store)?;

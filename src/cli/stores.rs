@@ -3,12 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Gid, Uid};
+
 use super::Context;
+use super::owner::{self, Ownership};
 use crate::config::general::General;
 use crate::error::Error;
 use crate::format::legacy::is_legacy;
-use crate::store::disk::LocalDisk;
-use crate::store::{Presence, Store};
+use crate::ops::backup::refuse_foreign;
+use crate::store::disk::{Disk, LocalDisk};
+use crate::store::{Guard, Presence, Store};
 
 /// The configuration, for commands that only look.
 pub fn existing_config(context: &Context) -> Result<General, Error> {
@@ -39,6 +43,31 @@ pub fn open(general: &General, dst: &str) -> Result<Store, Error> {
         ))),
         _ => Err(unknown(general, dst)),
     }
+}
+
+/// A store that is to be written to, locked; its directory is made if it is new. Whatever is wrong with whose it is, is said
+/// before anything is touched.
+pub fn open_to_write(
+    general: &General,
+    dst: &str,
+    ownership: &Ownership,
+    wait: bool,
+) -> Result<(Store, Guard), Error> {
+    let path = general.store_path(dst)?;
+    owner::refuse_foreign_store(&path, ownership)?;
+    let owner = ownership
+        .wanted
+        .map(|(user, group)| (Uid::from_raw(user), Gid::from_raw(group)));
+    let disk = LocalDisk::create(&general.root_path, dst.as_ref(), owner)
+        .map_err(|error| Error::file("create the store", &path, error))?;
+    owner::refuse_foreign_disk(&disk, &path, ownership)?;
+    let disk = Arc::new(disk);
+    let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, dst);
+    refuse_foreign(&store)?;
+    let guard = store.lock_writer(wait)?;
+    disk.bring_over()
+        .map_err(|error| Error::file("change the owner of", &path, error))?;
+    Ok((store, guard))
 }
 
 fn unknown(general: &General, dst: &str) -> Error {

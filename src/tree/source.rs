@@ -76,16 +76,19 @@ pub fn kind(found: &Found) -> Option<Kind> {
 }
 
 /// A member without content: all that its header needs. Attributes that could not be read are left out, and the reason
-/// is returned beside it.
+/// is returned beside it. `known` is the member as it was if nothing about it was changed since: then its attributes are
+/// not read again.
 pub fn member(
     found: &Found,
     kind: Kind,
     owners: &mut Owners,
+    known: Option<&Member>,
 ) -> io::Result<(Member, Option<io::Error>)> {
-    let (xattrs, unread) = match xattrs(found) {
-        Ok(xattrs) => (xattrs, None),
-        Err(error) => (Vec::new(), Some(error)),
-    };
+    let (xattrs, unread) =
+        match known.map_or_else(|| xattrs(found), |known| Ok(known.xattrs.clone())) {
+            Ok(xattrs) => (xattrs, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
     let meta = &found.meta;
     let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
     let member = Member {

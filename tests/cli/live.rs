@@ -285,6 +285,56 @@ fn b4_what_stays_unreadable_makes_one_partial_version_and_no_more() {
 }
 
 #[test]
+fn b4_attributes_that_could_not_be_read_are_read_in_the_next_run() {
+    let live = Live::new();
+    live.home.configure_source(
+        "s",
+        "CHANGE_DETECTION = \"bytes\"",
+        "CHANGE_DETECTION = \"stat\"",
+    );
+    for name in ["dir", "dir/small"] {
+        let path = live.src.join(name);
+        tool(
+            "setfattr",
+            &["-n", "user.note", "-v", "noted", path.to_str().unwrap()],
+        );
+    }
+    // Long enough ago to be trusted in the next run.
+    std::thread::sleep(Duration::from_millis(2200));
+    let run = |inject: &str| {
+        Said::of(
+            live.strace(&["-o", "/dev/null", "-e", "trace=llistxattr", "-e", inject])
+                .output()
+                .unwrap(),
+        )
+    };
+    run("inject=llistxattr:error=EIO")
+        .ends(3)
+        .complains("Cannot read the extended attributes of dir/small");
+    std::thread::sleep(Duration::from_millis(2200));
+    live.home
+        .run(&["fs", live.src.to_str().unwrap(), "s"])
+        .ends(0);
+    assert_same_tree(&live.src, &live.home.restored("latest", "s"));
+    // Now they are known: nothing needs to be read, and nothing is missing.
+    run("inject=llistxattr:error=EIO").ends(0);
+    tool(
+        "setfattr",
+        &[
+            "-n",
+            "user.note",
+            "-v",
+            "other",
+            live.src.join("dir").to_str().unwrap(),
+        ],
+    );
+    live.home
+        .run(&["fs", live.src.to_str().unwrap(), "s"])
+        .ends(0);
+    assert_same_tree(&live.src, &live.home.restored("latest", "s"));
+}
+
+#[test]
 fn g2_a_link_to_another_users_file_keeps_owner_and_mode() {
     let live = Live::new();
     let secret = live.home.path("secret");

@@ -133,7 +133,7 @@ impl Scan<'_> {
             meta: file.meta,
             ..found.clone()
         };
-        Ok(self.described(&opened, Kind::Regular)?)
+        Ok(self.described(&opened, Kind::Regular, None)?)
     }
 
     /// Content that changed while size, times and inode did not is what silent corruption looks like.

@@ -120,6 +120,8 @@ pub struct Scan<'a> {
     /// First path of each file with several names, by what tells files apart, also those that take each other's inode.
     pub links: HashMap<FileKey, Vec<u8>>,
     pub buffer: Vec<u8>,
+    /// The attributes of the member that was described last could not be read.
+    is_unread: bool,
     pub out: Scanned,
 }
 
@@ -142,6 +144,7 @@ impl<'a> Scan<'a> {
             owners: Owners::default(),
             links: HashMap::new(),
             buffer: Vec::new(),
+            is_unread: false,
             out: Scanned {
                 pieces: Pieces::default(),
                 packer: Packer::start(store, options.knobs)?,
@@ -183,7 +186,11 @@ impl<'a> Scan<'a> {
         };
         self.out.not_kept.flagged += u64::from(found.meta.is_flagged);
         self.out.is_file |= self.out.cache.stamps.is_empty() && kind == Kind::Regular;
-        let result = self.described(found, kind).map_err(ReadError::Source);
+        let known = old.as_ref().filter(|old| self.trust.knows(old, found));
+        let known = known.map(|old| &old.member);
+        let result = self
+            .described(found, kind, known)
+            .map_err(ReadError::Source);
         let result = result.and_then(|member| self.place(found, kind, member, old.as_ref()));
         match result {
             Err(ReadError::Store(error)) => Err(error.into()),
@@ -204,9 +211,15 @@ impl<'a> Scan<'a> {
     }
 
     /// The member without content. Attributes that cannot be read are a problem, but no reason to leave out the rest.
-    pub fn described(&mut self, found: &Found, kind: Kind) -> std::io::Result<Member> {
-        let (member, unread) = source::member(found, kind, &mut self.owners)?;
+    pub fn described(
+        &mut self,
+        found: &Found,
+        kind: Kind,
+        known: Option<&Member>,
+    ) -> std::io::Result<Member> {
+        let (member, unread) = source::member(found, kind, &mut self.owners, known)?;
         self.out.problems.append(&mut self.owners.faults);
+        self.is_unread = unread.is_some();
         if let Some(error) = unread {
             let path = printable(&found.path);
             self.out.problems.push(format!(
@@ -320,6 +333,8 @@ impl<'a> Scan<'a> {
     pub fn record(&mut self, member: &Member, stamp: Stamp) -> Result<(), StoreError> {
         self.out.members += 1;
         self.out.size_bytes += member.content.size;
+        // What could not be read is looked at again in the next run.
+        let stamp = if self.is_unread { Stamp::NONE } else { stamp };
         self.out.cache.stamps.push(stamp);
         self.out.catalog.add(member)
     }

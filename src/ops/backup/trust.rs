@@ -56,6 +56,18 @@ impl Trust {
         }
     }
 
+    /// Whether nothing about a file was changed, its extended attributes included: every change of them is a new change
+    /// time. Then what the catalog says of it holds, whatever its content.
+    pub fn knows(&self, old: &Old, found: &Found) -> bool {
+        let (meta, stamp) = (&found.meta, found.meta.stamp());
+        self.before.is_some_and(|limit| {
+            stamp == old.stamp
+                && meta.mtime == old.member.mtime
+                && meta.mtime < limit
+                && stamp.ctime < limit
+        })
+    }
+
     /// Why a file must be read; `None` if size, times and inode say that it is as it was.
     pub fn why_read(&self, old: Option<&Old>, found: &Found) -> Option<&'static str> {
         let (meta, stamp) = (&found.meta, found.meta.stamp());
