@@ -38,7 +38,7 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let general = general(context)?;
     let path = general.store_path(&args.dst)?;
     stores::require_root(&general)?;
-    refuse_overlap(&general, &source, &metadata, &path)?;
+    refuse_overlap(&general, &source, &metadata)?;
     if args.dry_run {
         return dry_run(context, args, &general, source, &path);
     }
@@ -49,7 +49,8 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     if expected(args, &work)?.is_some() && !path.exists() {
         return Err(backup::vanished(&args.dst));
     }
-    let (store, _guard) = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
+    let opened = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
+    let store = &opened.store;
     // After the wait for the lock: the clock, and what the run before has left behind.
     let options = options(
         args,
@@ -58,14 +59,16 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
         source,
         expected(args, &work)?,
     );
+    backup::refuse_other(store, &options)?;
+    opened.bring_over()?;
     let result = {
         let progress = Progress::new(context.output);
-        backup::backup(&store, &options, &progress)
+        backup::backup(store, &options, &progress)
     };
     let mut report = result.inspect_err(|error| {
-        backup::log_failure(&store, &options, error);
+        backup::log_failure(store, &options, error);
         // Room for others at once; what cannot be removed now goes with the next run.
-        let _ = collect::remove_temporaries(&store);
+        let _ = collect::remove_temporaries(store);
     })?;
     let seen = Seen {
         store: report.state.store,
@@ -108,12 +111,11 @@ pub fn general(context: &Context) -> Result<General, Error> {
     Ok(general)
 }
 
-/// A source and a store must not contain each other; only the root may lie within the source, and is left out then.
+/// A source must not lie in a store; the root may lie within the source, and is left out then.
 fn refuse_overlap(
     general: &General,
     source: &Path,
     metadata: &std::fs::Metadata,
-    store: &Path,
 ) -> Result<(), Error> {
     let real = source
         .canonicalize()
@@ -133,19 +135,7 @@ fn refuse_overlap(
             source.display()
         )));
     }
-    let outer = store
-        .ancestors()
-        .skip(1)
-        .take_while(|dir| dir.starts_with(&general.root_path))
-        .find(|dir| stores::is_store(dir));
-    match outer {
-        Some(outer) => Err(Error::Refused(format!(
-            "{} would lie in the store {}",
-            store.display(),
-            outer.display()
-        ))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn work_dir(context: &Context, args: &Fs, source: &Path) -> Result<Workdir, Error> {

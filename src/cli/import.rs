@@ -1,5 +1,6 @@
 //! `import`: take over the history that an ancestor kept.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use super::{Context, owner, stores};
 use crate::catalog::StoreType;
 use crate::catalog::version::describe;
 use crate::config::source::SourceConfig;
-use crate::error::Error;
+use crate::error::{Error, printable};
 use crate::ops::backup::{self, Detection, Options, Outcome};
 use crate::ops::import::{OldVersion, Workplace, find};
 use crate::store::codec::Knobs;
@@ -29,23 +30,32 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
             "the old backups and the new store need different directories".into(),
         ));
     }
-    let versions = find(&old)?;
+    let (versions, ignored) = find(&old)?;
     let ownership = owner::of_store(context, None, args.user.as_deref(), &args.dst)?;
     owner::refuse_foreign_store(&old, &ownership)?;
     // What is made again in there must not be changed by anybody, also not by the store's owner.
     owner::refuse_shared(&general.root_path)?;
-    let (store, _guard) = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
+    let opened = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
+    let store = &opened.store;
     let store_type = StoreType::from_word(&args.store_type)
         .ok_or_else(|| Error::Usage(format!("unknown backup type: {}", args.store_type)))?;
-    let done_until = imported_until(&store)?;
+    let done_until = imported_until(store)?;
+    opened.bring_over()?;
     let workplace = Workplace::create(&general.root_path, &args.dst)?;
     let mut exit = Exit::Done;
+    for name in &ignored {
+        Output::warning(&format!(
+            "not taken over, as it is no backup by its name: {}",
+            printable(name.as_bytes())
+        ));
+        exit = Exit::Warnings;
+    }
     let mut count = 0;
     for version in versions
         .iter()
         .filter(|version| done_until.is_none_or(|until| version.time > until))
     {
-        exit = exit.or(one(context, &store, &workplace, version, store_type)?);
+        exit = exit.or(one(context, store, &workplace, version, store_type)?);
         count += 1;
     }
     let dst = &args.dst;
@@ -99,7 +109,7 @@ fn one(
         }
         Outcome::Unchanged(same, _) => {
             context.output.info(&format!(
-                "{}: as {}: {}",
+                "{0}: {2} is the same as {1} and was not stored again",
                 store.name(),
                 describe(same),
                 version.time

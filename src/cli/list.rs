@@ -95,7 +95,12 @@ fn all(args: &List, general: &General) -> Result<Exit, Error> {
     stores::require_root(general)?;
     let mut exit = Exit::Done;
     let mut found = Vec::new();
-    for name in stores::find(&general.root_path) {
+    let (names, unread) = stores::find(&general.root_path);
+    for error in unread {
+        Output::error(&error);
+        exit = exit.or(Exit::of(&error));
+    }
+    for name in names {
         match stores::open(general, &name).and_then(|store| versions(&store)) {
             Ok(versions) => found.push((name, versions)),
             Err(error) => {

@@ -117,47 +117,73 @@ pub fn refuse_foreign_workdir(work: &Workdir) -> Result<(), Error> {
 pub fn refuse_foreign_store(store: &Path, ownership: &Ownership) -> Result<(), Error> {
     let owners = [ownership.wanted, ownership.recorded];
     match store.ancestors().find(|dir| dir.exists()) {
-        Some(dir) if dir != store => refuse_replaceable(dir, owners, 1),
-        _ => refuse_writable(store, owners),
+        Some(dir) if dir != store => refuse_replaceable(dir, owners, 1, true),
+        _ => refuse_replaceable(store, owners, 0, true),
     }
 }
 
 /// Root makes trees again only where nobody but root can rename what it made.
 pub fn refuse_shared(dir: &Path) -> Result<(), Error> {
-    refuse_replaceable(dir, [None, None], 1)
+    refuse_replaceable(dir, [None, None], 1, false)
 }
 
-/// The same for the store's directory once it is open: somebody may have made it in between.
+/// The same for the store's directory once it is open, as somebody may have made it in between; and for its directories and
+/// its states, from which everything else is found and checked.
 pub fn refuse_foreign_disk(
     disk: &LocalDisk,
     store: &Path,
     ownership: &Ownership,
 ) -> Result<(), Error> {
-    let meta = disk
-        .meta()
-        .map_err(|error| Error::file("look at", store, error))?;
-    let mut users = [ownership.wanted, ownership.recorded]
-        .into_iter()
-        .flatten()
-        .map(|owner| owner.0)
-        .chain([ROOT]);
-    if !is_root() || users.any(|user| user == meta.uid) && meta.mode & WRITABLE_BY_OTHERS == 0 {
+    if !is_root() {
         return Ok(());
     }
-    Err(Error::Refused(format!(
-        "{} was made by user {}, and root would trust it",
-        store.display(),
-        meta.uid
-    )))
+    let users = [ownership.wanted, ownership.recorded]
+        .into_iter()
+        .flatten()
+        .map(|owner| owner.0);
+    let users: Vec<u32> = users.chain([ROOT]).collect();
+    let parts = disk
+        .parts()
+        .map_err(|error| Error::file("look at", store, error))?;
+    for (name, meta) in parts {
+        let trusted = users.contains(&meta.uid);
+        if trusted && meta.mode & WRITABLE_BY_OTHERS == 0 {
+            continue;
+        }
+        return Err(refusal(&store.join(name), meta.uid, trusted, true));
+    }
+    Ok(())
+}
+
+fn refusal(path: &Path, uid: u32, trusted: bool, is_store: bool) -> Error {
+    let shown = path.display();
+    Error::Refused(match (trusted, is_store) {
+        (true, _) => format!(
+            "{shown} can be written to by others, and root would trust it: chmod go-w {shown}"
+        ),
+        (false, false) => {
+            format!("{shown} belongs to user {uid}, and root would trust it: chown root {shown}")
+        }
+        (false, true) => {
+            format!(
+                "{shown} belongs to user {uid}, and root would trust it: chown it, or pass -u {uid} if the store is that user's"
+            )
+        }
+    })
 }
 
 /// Refuses what others than root and the owner can write to, or replace by writing to a directory around it.
 fn refuse_writable(path: &Path, owners: [Option<Owner>; 2]) -> Result<(), Error> {
-    refuse_replaceable(path, owners, 0)
+    refuse_replaceable(path, owners, 0, false)
 }
 
 /// The same for a path of which only directories from this depth on upwards exist.
-fn refuse_replaceable(path: &Path, owners: [Option<Owner>; 2], depth: usize) -> Result<(), Error> {
+fn refuse_replaceable(
+    path: &Path,
+    owners: [Option<Owner>; 2],
+    depth: usize,
+    is_store: bool,
+) -> Result<(), Error> {
     if !is_root() {
         return Ok(());
     }
@@ -175,28 +201,7 @@ fn refuse_replaceable(path: &Path, owners: [Option<Owner>; 2], depth: usize) -> 
         if trusted && !writable {
             continue;
         }
-        let why = if trusted {
-            "can be written to by others".to_owned()
-        } else {
-            format!("belongs to user {}", metadata.uid())
-        };
-        return Err(Error::Refused(format!(
-            "{} {why}, and root would trust it{}: change that{}",
-            dir.display(),
-            if depth > 0 {
-                format!(" for {}", path.display())
-            } else {
-                String::new()
-            },
-            if trusted {
-                String::new()
-            } else {
-                format!(
-                    ", or pass -u {} if the store is that user's",
-                    metadata.uid()
-                )
-            },
-        )));
+        return Err(refusal(dir, metadata.uid(), trusted, is_store));
     }
     Ok(())
 }

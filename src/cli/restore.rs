@@ -12,10 +12,8 @@ use super::{Context, owner, stores};
 use crate::catalog::version::describe;
 use crate::error::Error;
 use crate::ops::restore;
+use crate::store::disk::LocalDisk;
 use crate::time::When;
-
-/// More warnings than this are only counted.
-const SHOWN_PROBLEMS: usize = 20;
 
 /// What is put into a store would be removed from there, or harm it.
 fn refuse_stores(target: &Path) -> Result<(), Error> {
@@ -45,6 +43,9 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     let ownership = owner::of_store(context, None, args.user.as_deref(), &args.dst)?;
     owner::refuse_foreign_store(&general.store_path(&args.dst)?, &ownership)?;
     let store = stores::open(&general, &args.dst)?;
+    let disk = LocalDisk::open(&general.store_path(&args.dst)?)
+        .map_err(|error| Error::file("open", &args.dst, error))?;
+    owner::refuse_foreign_disk(&disk, &general.store_path(&args.dst)?, &ownership)?;
     refuse_stores(&args.target)?;
     let _guard = store.lock_reader()?;
     let report = {
@@ -75,16 +76,8 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     for missing in &report.missing {
         Output::warning(missing);
     }
-    report
-        .problems
-        .iter()
-        .take(SHOWN_PROBLEMS)
-        .for_each(|problem| Output::warning(problem));
-    if report.problems.len() > SHOWN_PROBLEMS {
-        Output::warning(&format!(
-            "{} more like these",
-            report.problems.len() - SHOWN_PROBLEMS
-        ));
+    for problem in &report.problems {
+        Output::warning(problem);
     }
     let exit = Exit::done(&report.problems);
     Ok(match (report.missing.is_empty(), report.is_damaged) {

@@ -45,15 +45,33 @@ pub fn open(general: &General, dst: &str) -> Result<Store, Error> {
     }
 }
 
-/// A store that is to be written to, locked; its directory is made if it is new. Whatever is wrong with whose it is, is said
-/// before anything is touched.
+/// A store that is to be written to.
+pub struct Opened {
+    pub store: Store,
+    disk: Arc<LocalDisk>,
+    path: PathBuf,
+    _guard: Guard,
+}
+
+impl Opened {
+    /// Gives everything in it to its owner. Not before it is known to be the right store: else a slip of the tongue gives
+    /// away another one.
+    pub fn bring_over(&self) -> Result<(), Error> {
+        let wrap = |error| Error::file("change the owner of", &self.path, error);
+        self.disk.bring_over().map_err(wrap)
+    }
+}
+
+/// Opens a store to be written to and locks it; its directory is made if it is new. What is wrong with its place and owner
+/// is said before anything is touched.
 pub fn open_to_write(
     general: &General,
     dst: &str,
     ownership: &Ownership,
     wait: bool,
-) -> Result<(Store, Guard), Error> {
+) -> Result<Opened, Error> {
     let path = general.store_path(dst)?;
+    refuse_nested(general, &path)?;
     owner::refuse_foreign_store(&path, ownership)?;
     let owner = ownership
         .wanted
@@ -65,13 +83,32 @@ pub fn open_to_write(
     let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, dst);
     refuse_foreign(&store)?;
     let guard = store.lock_writer(wait)?;
-    disk.bring_over()
-        .map_err(|error| Error::file("change the owner of", &path, error))?;
-    Ok((store, guard))
+    Ok(Opened {
+        store,
+        disk,
+        path,
+        _guard: guard,
+    })
+}
+
+fn refuse_nested(general: &General, store: &Path) -> Result<(), Error> {
+    let outer = store
+        .ancestors()
+        .skip(1)
+        .take_while(|dir| dir.starts_with(&general.root_path))
+        .find(|dir| is_store(dir));
+    match outer {
+        Some(outer) => Err(Error::Refused(format!(
+            "{} would lie in the store {}",
+            store.display(),
+            outer.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn unknown(general: &General, dst: &str) -> Error {
-    let known = find(&general.root_path);
+    let (known, _) = find(&general.root_path);
     let names = if known.is_empty() {
         "there is none yet".to_owned()
     } else {
@@ -99,13 +136,18 @@ pub fn is_store(dir: &Path) -> bool {
     dir.join("state").is_dir() && dir.join("objects").is_dir() && dir.join("README.txt").is_file()
 }
 
-/// The names of all stores below the root, sorted.
-pub fn find(root: &Path) -> Vec<String> {
-    let mut found = Vec::new();
+/// The names of all stores below the root, sorted, and the directories that could not be looked into.
+pub fn find(root: &Path) -> (Vec<String>, Vec<Error>) {
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
     let mut pending = vec![PathBuf::new()];
     while let Some(below) = pending.pop() {
-        let Ok(entries) = std::fs::read_dir(root.join(&below)) else {
-            continue;
+        let dir = root.join(&below);
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                unread.push(Error::file("read", &dir, error));
+                continue;
+            }
         };
         for entry in entries.flatten() {
             let path = below.join(entry.file_name());
@@ -117,5 +159,5 @@ pub fn find(root: &Path) -> Vec<String> {
         }
     }
     found.sort();
-    found
+    (found, unread)
 }

@@ -129,10 +129,11 @@ impl Workdir {
                 "'{name}' cannot be the name of a working directory: it must be a plain name"
             )));
         }
-        if Self::find(config_dir, &source)?.is_some() {
-            return Err(Error::Refused(
-                "there is already a directory for this path".into(),
-            ));
+        if let Some(found) = Self::find(config_dir, &source)? {
+            return Err(Error::Refused(format!(
+                "there is already a directory for this path: {}; how it is backed up is said in its config.toml",
+                found.path.display()
+            )));
         }
         let path = config_dir.join(format!("{name}.{}", path_hash(&source)));
         // Made under another name first: a half-made directory is never found.

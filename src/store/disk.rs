@@ -134,9 +134,19 @@ impl LocalDisk {
         Ok(fs::fchown(&self.root, Some(user), Some(group))?)
     }
 
-    /// What the store's own directory is.
-    pub fn meta(&self) -> io::Result<Meta> {
-        Meta::of_open(&self.root)
+    /// What the store's own directory, what is in it, and its states are; names relative to the store.
+    pub fn parts(&self) -> io::Result<Vec<(String, Meta)>> {
+        let mut parts = vec![(String::new(), Meta::of_open(&self.root)?)];
+        for (dir, prefix) in [("", ""), ("state", "state/")] {
+            let Ok(opened) = self.dir(dir) else { continue };
+            for name in beneath::names(&opened)? {
+                parts.push((
+                    format!("{prefix}{}", name.to_string_lossy()),
+                    Meta::of(&opened, &name)?,
+                ));
+            }
+        }
+        Ok(parts)
     }
 
     /// Opens below the store without following any link, whoever may have put one there.
@@ -216,11 +226,33 @@ impl Disk for LocalDisk {
     }
 
     fn create(&self, path: &str, append: bool) -> io::Result<Box<dyn DiskFile>> {
-        let mode = if append { OFlags::APPEND } else { OFlags::EXCL };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | mode;
-        let file = self.open_beneath(path, flags, FILE_MODE)?;
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        let make = || {
+            let file = self.open_beneath(
+                path,
+                flags | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND,
+                FILE_MODE,
+            )?;
+            give_handle(&file, self.owner)?;
+            Ok(file)
+        };
+        let file = if append {
+            // What is there already is not given to anybody: see `bring_over`.
+            let open = || self.open_beneath(path, flags | OFlags::APPEND, Mode::empty());
+            match open() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make().or_else(|error: io::Error| match error.kind() {
+                        // Another run was faster.
+                        io::ErrorKind::AlreadyExists => open(),
+                        _ => Err(error),
+                    })?
+                }
+                result => result?,
+            }
+        } else {
+            make()?
+        };
         require_regular(&file)?;
-        give_handle(&file, self.owner)?;
         Ok(Box::new(LocalFile(File::from(file))))
     }
 

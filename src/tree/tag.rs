@@ -7,7 +7,7 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 
 use super::meta::Meta;
 
-/// A tag of this name counts only with [`SIGNATURE`]: <https://bford.info/cachedir/>.
+/// A tag of this name counts only with its signature: <https://bford.info/cachedir/>.
 pub const CACHE_TAG: &str = "CACHEDIR.TAG";
 const SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 

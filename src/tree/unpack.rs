@@ -325,6 +325,12 @@ impl Unpacker {
             } else {
                 member.mode & 0o1777
             };
+            if mode != member.mode {
+                results.push((
+                    "setuid or setgid",
+                    Err(io::Error::other("the owner is another")),
+                ));
+            }
             results.push(("mode", target.set_mode(Mode::from_raw_mode(mode))));
         }
         results.push(("time", target.set_time(member.mtime)));

@@ -99,8 +99,16 @@ impl Walk {
                 walk.enter(dir, meta, Verdict::Kept);
             }
             FileType::RegularFile | FileType::BlockDevice => {
-                walk.queue
-                    .push_back(Step::Found(Box::new(root_file(root)?)));
+                let found = root_file(root)?;
+                if found.meta.kind == FileType::RegularFile
+                    && walk.mounts.is_pseudo(&*found.dir, found.meta.device)
+                {
+                    return Err(Error::Refused(format!(
+                        "{} is on a pseudo file system",
+                        root.display()
+                    )));
+                }
+                walk.queue.push_back(Step::Found(Box::new(found)));
             }
             _ => {
                 return Err(Error::Refused(format!(
@@ -131,10 +139,7 @@ impl Walk {
     fn look(&mut self, name: &CStr) {
         let level = self.levels.last().expect("looked at from a level");
         self.path.truncate(level.path_len);
-        if !self.path.is_empty() {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(name.to_bytes());
+        self.path = join(&self.path, name.to_bytes());
         let parent = level.verdict;
         let dir = Rc::clone(level.dir.as_ref().expect("the innermost directory is open"));
         let meta = match Meta::of(&*dir, name) {

@@ -23,7 +23,8 @@ fn slow_source(home: &Home) -> std::path::PathBuf {
 )]
 fn started(home: &Home, src: &str) -> Child {
     let child = home
-        .command(&["fs", "--init", src, "s"])
+        // Not turned away by the look at its lock below.
+        .command(&["fs", "--init", "--wait", src, "s"])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

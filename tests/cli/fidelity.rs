@@ -290,6 +290,10 @@ fn an_ordinary_user_restores_what_root_backed_up() {
         "{said}"
     );
     assert!(said.contains("Not restored: link of null-too"), "{said}");
+    assert!(
+        said.contains("Not restored: setuid or setgid of setuid"),
+        "{said}"
+    );
     let mode = |name: &str| target.join(name).metadata().unwrap().mode() & 0o7777;
     assert_eq!(
         (mode("setuid"), mode("dir")),
@@ -431,6 +435,37 @@ fn h7_a_partial_restore_brings_back_what_is_sound_and_names_the_rest() {
         ),
         ""
     );
+}
+
+#[test]
+fn h7_of_a_damaged_image_nothing_appears() {
+    let home = Home::new();
+    let image = home.path("image");
+    tool(
+        "bash",
+        &[
+            "-c",
+            &format!("head -c 3M /dev/urandom > {}", image.display()),
+        ],
+    );
+    home.run(&["fs", "--init", image.to_str().unwrap(), "im"])
+        .ends(0);
+    let object = fs::read_dir(home.store("im").join("objects"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = fs::read(&object).unwrap();
+    bytes[1_000_000] ^= 1;
+    fs::write(&object, bytes).unwrap();
+    for flags in [&["restore"][..], &["restore", "--partial"]] {
+        let target = home.path("out");
+        home.run(&[flags, &["im", target.to_str().unwrap()]].concat())
+            .ends(5)
+            .complains("damaged");
+        assert!(!target.exists());
+    }
 }
 
 #[test]

@@ -107,7 +107,16 @@ fn imported(home: &Home) {
         listed.contains("2023-05-01 03:00:00") && listed.lines().count() == 4,
         "{listed}"
     );
+    fs::write(home.path("root/old/2023-05-01T03:00.tbz"), "no backup").unwrap();
+    home.run(&["import", "old", "new"])
+        .ends(3)
+        .complains("not taken over")
+        .complains("2023-05-01T03:00.tbz");
+    fs::remove_file(home.path("root/old/2023-05-01T03:00.tbz")).unwrap();
     // Again: nothing is left to do. A source goes on with it; then it is no place for imports any more.
+    home.run(&["import", "old", "new/inner"])
+        .ends(1)
+        .complains("would lie in the store");
     let again = home.run(&["import", "old", "new"]).ends(0);
     assert!(again.out.contains("nothing to do"), "{}", again.out);
     assert_eq!(home.run(&["list", "new"]).out, listed);

@@ -420,6 +420,27 @@ fn f10_k4_root_trusts_no_store_or_configuration_that_others_can_write_to() {
     home.run(&["fs", "-u", "root", src.to_str().unwrap(), "s"])
         .ends(0);
     assert_eq!(others("root"), "");
+    // A slip of the tongue gives away nothing of another source, and what lies in a store counts as the store does.
+    write(&home, &["../other/x"]);
+    home.run(&[
+        "fs",
+        "--init",
+        "-u",
+        "65534:65534",
+        home.path("other").to_str().unwrap(),
+        "s",
+    ])
+    .ends(1)
+    .complains("belongs to");
+    assert_eq!(others("root"), "");
+    for inner in ["root/s/state", "root/s/objects", "root/s/lock"] {
+        set("o+w", inner);
+        fs_run().ends(1).complains("chmod go-w").complains(inner);
+        home.run(&["restore", "s", home.path("no").to_str().unwrap()])
+            .ends(1)
+            .complains(inner);
+        set("o-w", inner);
+    }
     home.run(&["fs", "-u", "nobody-here", src.to_str().unwrap(), "s"])
         .ends(2)
         .complains("there is no user 'nobody-here'");

@@ -23,7 +23,7 @@ use crate::report::Monitor;
 use crate::store::staging::Staged;
 use crate::store::{Store, collect, commit, staging};
 
-pub use open::{refuse_foreign, vanished};
+pub use open::{refuse_foreign, refuse_other, vanished};
 pub use options::{Detection, Expected, Options, Outcome, Report, Skipped};
 pub use scan::NotKept;
 

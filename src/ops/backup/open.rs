@@ -34,6 +34,16 @@ pub fn vanished(name: &str) -> Error {
     ))
 }
 
+/// Refuses a store that is another source's, or not the one that was seen last, before anything is changed.
+pub fn refuse_other(store: &Store, options: &Options) -> Result<(), Error> {
+    match store.presence()? {
+        Presence::Empty if options.expected.is_some() => Err(vanished(store.name())),
+        Presence::Foreign(name) => Err(foreign(store, &name)),
+        Presence::Empty => Ok(()),
+        Presence::Store => refuse_state(store, &store.current()?, options),
+    }
+}
+
 pub(super) fn open_or_create(store: &Store, options: &Options) -> Result<State, Error> {
     match store.presence()? {
         Presence::Empty if options.expected.is_some() => Err(vanished(store.name())),
@@ -58,20 +68,24 @@ pub(super) fn open_or_create(store: &Store, options: &Options) -> Result<State, 
         Presence::Store => {
             store.complete()?;
             let state = store.current()?;
-            refuse_unexpected(store, &state, options)?;
-            // What was imported belongs to the first source that goes on with it.
-            let same = state.host == options.host && state.source == options.source_name
-                || state.source.is_empty();
-            if same || options.adopt {
-                return Ok(state);
-            }
-            let (owner, source) = (&state.host, printable(&state.source));
-            Err(Error::Refused(format!(
-                "The store {} belongs to {source} on {owner}; to go on with it for this source, pass --adopt",
-                store.name()
-            )))
+            refuse_state(store, &state, options)?;
+            Ok(state)
         }
     }
+}
+
+fn refuse_state(store: &Store, state: &State, options: &Options) -> Result<(), Error> {
+    refuse_unexpected(store, state, options)?;
+    // What was imported belongs to the first source that goes on with it.
+    let same = state.host == options.host && state.source == options.source_name;
+    if same || state.source.is_empty() || options.adopt {
+        return Ok(());
+    }
+    let (owner, source) = (&state.host, printable(&state.source));
+    Err(Error::Refused(format!(
+        "The store {} belongs to {source} on {owner}: name another DST; or, to go on with it for this source, pass --adopt",
+        store.name()
+    )))
 }
 
 fn refuse_unexpected(store: &Store, state: &State, options: &Options) -> Result<(), Error> {

@@ -5,6 +5,7 @@
 
 mod tree;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -40,10 +41,12 @@ enum Form {
 
 /// The name under which the Python tool kept tarballs in rdiff-backup's directories.
 const TARBALL: &str = "backup.tar";
+/// What that tool wrote beside its backups.
+const OLD_LOG: &str = "log.txt";
 
-/// Finds all versions in a directory of the ancestors, oldest first.
-pub fn find(dir: &Path) -> Result<Vec<OldVersion>, Error> {
-    let mut found = Vec::new();
+/// Finds all versions in a directory of the ancestors, oldest first, and the names that are none.
+pub fn find(dir: &Path) -> Result<(Vec<OldVersion>, Vec<OsString>), Error> {
+    let (mut found, mut ignored) = (Vec::new(), Vec::new());
     if dir.join(RDIFF_DATA).is_dir() {
         kept(dir, Form::KeptTree, &mut found)?;
     } else {
@@ -71,7 +74,11 @@ pub fn find(dir: &Path) -> Result<Vec<OldVersion>, Error> {
                         path.display()
                     )));
                 }
-                None => {}
+                None => ignored.extend(
+                    path.file_name()
+                        .filter(|name| *name != OLD_LOG)
+                        .map(OsStr::to_owned),
+                ),
             }
         }
     }
@@ -83,7 +90,7 @@ pub fn find(dir: &Path) -> Result<Vec<OldVersion>, Error> {
             dir.display()
         )));
     }
-    Ok(found)
+    Ok((found, ignored))
 }
 
 /// The versions in a directory of rdiff-backup.
@@ -134,6 +141,8 @@ pub struct Workplace {
     dir: OwnedFd,
 }
 
+/// What was imported before stays.
+const UNPACK: &str = "unpack (move it away to go on without it)";
 const TREE: &str = "tree";
 const PLAIN: &str = "plain.tar";
 
@@ -191,7 +200,7 @@ impl Workplace {
             Form::KeptTarball => restore(&version.path.join(TARBALL), &self.path.join(PLAIN))?,
             Form::Tarball => self.decompress(&version.path)?,
         }
-        let wrap = |error| Error::file("unpack", &version.path, error);
+        let wrap = |error| Error::file(UNPACK, &version.path, error);
         let open = || {
             let plain = fs::openat(
                 &self.dir,
@@ -229,7 +238,7 @@ impl Workplace {
         };
         copy()
             .map(|_| ())
-            .map_err(|error| Error::file("decompress", tarball, error))
+            .map_err(|error| Error::file(UNPACK, tarball, error))
     }
 }
 

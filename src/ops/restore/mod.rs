@@ -79,6 +79,19 @@ pub fn restore(
         let (path, error) = faults.missing.swap_remove(0);
         return Err(Error::file("restore", path, error));
     }
+    if single.is_some()
+        && let Some((path, error)) = faults.missing.pop()
+    {
+        // A file of which a block is damaged is not restored: nothing is left.
+        place.discard();
+        let damage =
+            || StoreError::damaged(&path, format!("nothing else is in this version: {error}"));
+        return Err(if is_damaged {
+            damage().into()
+        } else {
+            Error::file("restore", path, error)
+        });
+    }
     let target = place
         .publish(single.as_deref())
         .inspect_err(|_| place.discard())?;

@@ -42,7 +42,8 @@ impl Place {
             move |error: rustix::io::Errno| Error::file(op, parent, error.into())
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent_dir = fs::open(parent, flags, Mode::empty()).map_err(wrap("open"))?;
+        let parent_dir = fs::open(parent, flags, Mode::empty())
+            .map_err(wrap("open the directory for the target,"))?;
         let exists = is_empty_dir(&parent_dir, name, &target)?;
         let mut hidden = OsString::from(".");
         hidden.push(name);
