@@ -5,6 +5,8 @@ use std::path::Path;
 
 use nix::unistd::{Group, User};
 
+use rustix::fs::FileType;
+
 use super::Context;
 use crate::config::workdir::Workdir;
 use crate::error::Error;
@@ -147,7 +149,9 @@ pub fn refuse_foreign_disk(
         .map_err(|error| Error::file("look at", store, error))?;
     for (name, meta) in parts {
         let trusted = users.contains(&meta.uid);
-        if trusted && meta.mode & WRITABLE_BY_OTHERS == 0 {
+        // A link says it can be written to by all; that it is none of ours is seen when it is opened.
+        let writable = meta.mode & WRITABLE_BY_OTHERS != 0 && meta.kind != FileType::Symlink;
+        if trusted && !writable {
             continue;
         }
         return Err(refusal(&store.join(name), meta.uid, trusted, true));

@@ -82,7 +82,7 @@ impl Live {
             .count()
     }
 
-    /// Runs a backup in which the opening of a name waits, and changes something meanwhile.
+    /// Runs a backup in which the opening of a name waits for a while, and changes something meanwhile.
     fn while_opening(&self, name: &str, change: impl FnOnce(&Path)) -> Said {
         let number = self.ordinal("openat", &[&format!("\"{name}\"")]);
         self.meanwhile("openat", number, &[], change)
@@ -102,7 +102,7 @@ impl Live {
         change: impl FnOnce(&Path),
     ) -> Said {
         let (trace, seen) = (self.home.path("trace"), Instant::now());
-        let inject = format!("inject={call}:delay_enter=1500000:when={number}");
+        let inject = format!("inject={call}:delay_enter=3000000:when={number}");
         let traced = format!("trace={call}");
         let options = [
             &["-o", trace.to_str().unwrap(), "-e", &traced, "-e", &inject],
@@ -115,10 +115,10 @@ impl Live {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(800));
+        std::thread::sleep(Duration::from_millis(1500));
         change(&self.src);
         let said = Said::of(running.wait_with_output().unwrap());
-        assert!(seen.elapsed() < Duration::from_secs(6), "it hung");
+        assert!(seen.elapsed() < Duration::from_secs(8), "it hung");
         assert!(
             fs::read_to_string(trace).unwrap().contains("(DELAYED)"),
             "nothing was held back"
