@@ -12,8 +12,9 @@ use btw_backup::delta::diff::diff;
 use btw_backup::delta::{Script, wire};
 use btw_backup::digest::{BLOCK_BYTES, Digest, is_zero};
 use btw_backup::store::codec;
+use btw_backup::tree::found::Step;
 use btw_backup::tree::select::Selection;
-use btw_backup::tree::walk::{Step, Walk};
+use btw_backup::tree::walk::Walk;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::{ParallelIterator, ParallelSlice};
 

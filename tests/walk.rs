@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use btw_backup::tree::found::Step;
 use btw_backup::tree::select::Selection;
-use btw_backup::tree::walk::{Step, Walk};
+use btw_backup::tree::walk::Walk;
 
 /// Walks a source; `at` is called before the step after each path that is found. Returns what was found and what failed.
 fn walk(

@@ -3,7 +3,10 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+
+use crate::catalog::StoreType;
 
 /// Back to when: every tree and disk image, restorable to any moment, with or without this tool
 #[derive(Parser)]
@@ -30,6 +33,11 @@ pub struct Args {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+fn store_type() -> impl TypedValueParser<Value = StoreType> {
+    let words = [StoreType::Rdiff, StoreType::Tar].map(StoreType::word);
+    PossibleValuesParser::new(words).map(|word| StoreType::from_word(&word).expect("one of these"))
 }
 
 const EXAMPLES: &str = "\
@@ -73,8 +81,8 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct FsInit {
     /// How versions are kept: rdiff = the newest whole, older ones as reverse deltas; tar = each a tar.zst file
-    #[arg(long = "type", value_name = "TYPE", value_parser = ["rdiff", "tar"])]
-    pub backup_type: String,
+    #[arg(long = "type", value_name = "TYPE", value_parser = store_type())]
+    pub store_type: StoreType,
     /// The directory or file to back up, an absolute path
     pub src: PathBuf,
     /// A name for the working directory
@@ -113,8 +121,8 @@ pub struct Fs {
 #[derive(clap::Args)]
 pub struct Import {
     /// How the versions are to be kept, as with fs-init: rdiff, tar
-    #[arg(long = "type", value_name = "TYPE", default_value = "rdiff", value_parser = ["rdiff", "tar"])]
-    pub store_type: String,
+    #[arg(long = "type", value_name = "TYPE", default_value = "rdiff", value_parser = store_type())]
+    pub store_type: StoreType,
     /// Whose the store is: everything in it is given to this user
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,

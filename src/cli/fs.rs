@@ -173,7 +173,10 @@ fn dry_run(
     path: &Path,
 ) -> Result<Exit, Error> {
     let (config, seen) = match Workdir::find(&context.config_dir, &source)? {
-        Some(work) => (work.config()?, Some(work.seen_dir())),
+        Some(work) => {
+            owner::refuse_foreign_workdir(&work)?;
+            (work.config()?, Some(work.seen_dir()))
+        }
         None if args.init => (SourceConfig::new(StoreType::Rdiff), None),
         None => return Err(no_working_directory(&source)),
     };

@@ -37,8 +37,6 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
     owner::refuse_shared(&general.root_path)?;
     let opened = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
     let store = &opened.store;
-    let store_type = StoreType::from_word(&args.store_type)
-        .ok_or_else(|| Error::Usage(format!("unknown backup type: {}", args.store_type)))?;
     let done_until = imported_until(store)?;
     opened.bring_over()?;
     let workplace = Workplace::create(&general.root_path, &args.dst)?;
@@ -55,7 +53,7 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
         .iter()
         .filter(|version| done_until.is_none_or(|until| version.time > until))
     {
-        exit = exit.or(one(context, store, &workplace, version, store_type)?);
+        exit = exit.or(one(context, store, &workplace, version, args.store_type)?);
         count += 1;
     }
     let dst = &args.dst;
@@ -63,7 +61,7 @@ pub fn run(context: &Context, args: &Import) -> Result<Exit, Error> {
         Some(until) => format!("{dst}: nothing to do: no old version is later than the newest one there, {until}"),
         None => format!(
             "{dst}: {count} old versions read; the next backup of their source goes on from here: btw-backup fs --init SRC {dst}{}",
-            if store_type == StoreType::Tar { " (with TYPE = \"tar\")" } else { "" }
+            if args.store_type == StoreType::Tar { " (with TYPE = \"tar\")" } else { "" }
         ),
     });
     Ok(exit)

@@ -4,7 +4,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::{Group, User};
-
 use rustix::fs::FileType;
 
 use super::Context;
@@ -124,11 +123,6 @@ pub fn refuse_foreign_store(store: &Path, ownership: &Ownership) -> Result<(), E
     }
 }
 
-/// Root makes trees again only where nobody but root can rename what it made.
-pub fn refuse_shared(dir: &Path) -> Result<(), Error> {
-    refuse_replaceable(dir, [None, None], 1, false)
-}
-
 /// The same for the store's directory once it is open, as somebody may have made it in between; and for its directories and
 /// its states, from which everything else is found and checked.
 pub fn refuse_foreign_disk(
@@ -157,6 +151,11 @@ pub fn refuse_foreign_disk(
         return Err(refusal(&store.join(name), meta.uid, trusted, true));
     }
     Ok(())
+}
+
+/// Root makes trees again only where nobody but root can rename what it made.
+pub fn refuse_shared(dir: &Path) -> Result<(), Error> {
+    refuse_replaceable(dir, [None, None], 1, false)
 }
 
 fn refusal(path: &Path, uid: u32, trusted: bool, is_store: bool) -> Error {

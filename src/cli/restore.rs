@@ -12,7 +12,6 @@ use super::{Context, owner, stores};
 use crate::catalog::version::describe;
 use crate::error::Error;
 use crate::ops::restore;
-use crate::store::disk::LocalDisk;
 use crate::time::When;
 
 /// What is put into a store would be removed from there, or harm it.
@@ -41,11 +40,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     }
     let general = stores::existing_config(context)?;
     let ownership = owner::of_store(context, None, args.user.as_deref(), &args.dst)?;
-    owner::refuse_foreign_store(&general.store_path(&args.dst)?, &ownership)?;
-    let store = stores::open(&general, &args.dst)?;
-    let disk = LocalDisk::open(&general.store_path(&args.dst)?)
-        .map_err(|error| Error::file("open", &args.dst, error))?;
-    owner::refuse_foreign_disk(&disk, &general.store_path(&args.dst)?, &ownership)?;
+    let store = stores::open_trusted(&general, &args.dst, &ownership)?;
     refuse_stores(&args.target)?;
     let _guard = store.lock_reader()?;
     let report = {

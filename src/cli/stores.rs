@@ -26,15 +26,28 @@ pub fn existing_config(context: &Context) -> Result<General, Error> {
 
 /// An existing store.
 pub fn open(general: &General, dst: &str) -> Result<Store, Error> {
+    existing(general, dst, open_disk(general, dst)?)
+}
+
+/// An existing store, if root may trust it.
+pub fn open_trusted(general: &General, dst: &str, ownership: &Ownership) -> Result<Store, Error> {
+    let path = general.store_path(dst)?;
+    owner::refuse_foreign_store(&path, ownership)?;
+    let disk = open_disk(general, dst)?;
+    owner::refuse_foreign_disk(&disk, &path, ownership)?;
+    existing(general, dst, disk)
+}
+
+fn open_disk(general: &General, dst: &str) -> Result<LocalDisk, Error> {
     let path = general.store_path(dst)?;
     require_root(general)?;
-    let disk = match LocalDisk::open(&path) {
-        Ok(disk) => disk,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(unknown(general, dst));
-        }
-        Err(error) => return Err(Error::file("open", &path, error)),
-    };
+    LocalDisk::open(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => unknown(general, dst),
+        _ => Error::file("open", &path, error),
+    })
+}
+
+fn existing(general: &General, dst: &str, disk: LocalDisk) -> Result<Store, Error> {
     let store = Store::new(Arc::new(disk), dst);
     match store.presence()? {
         Presence::Store => Ok(store),

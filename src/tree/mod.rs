@@ -7,6 +7,7 @@ pub mod acl;
 pub mod archive;
 mod attributes;
 pub mod beneath;
+pub mod found;
 pub mod header;
 pub mod meta;
 mod mount;

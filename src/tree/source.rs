@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom};
 
+use super::found::Found;
 use super::meta::Meta;
-use super::walk::Found;
 use crate::catalog::{Content, Kind, Member};
 
 /// Looks up names of owners once each.

@@ -15,36 +15,12 @@ use std::vec;
 use rustix::fs::{self, FileType, Mode, OFlags};
 
 use super::beneath::{self, DIR_FLAGS};
+use super::found::{Found, Step};
 use super::meta::Meta;
 use super::mount::Mounts;
 use super::select::{LeftOut, Rules, Selection, Verdict};
 use super::tag;
 use crate::error::{Error, SourceError, printable};
-
-/// Something found in the source.
-#[derive(Clone)]
-pub struct Found {
-    /// Its path below the source; empty for the source directory itself.
-    pub path: Vec<u8>,
-    /// What the file system says of it.
-    pub meta: Meta,
-    /// The directory that it is in; for a directory that directory itself.
-    pub dir: Rc<OwnedFd>,
-    /// Its name in there; `.` for a directory.
-    pub name: CString,
-    /// A block device that is read as an image.
-    pub is_image: bool,
-}
-
-/// What the walk has to say at each step.
-pub enum Step {
-    /// A member.
-    Found(Box<Found>),
-    /// Something that is left out on purpose, and why.
-    LeftOut(Vec<u8>, LeftOut),
-    /// A path at which something could not be looked at.
-    Problem(Vec<u8>, SourceError),
-}
 
 /// Walks a tree depth first, siblings by raw bytes.
 pub struct Walk {
@@ -268,9 +244,11 @@ impl Walk {
 
     /// Hands out the next directory that is to be told, from the outside in: one at a time, as each holds a descriptor.
     fn next_outer(&mut self) -> Option<Step> {
-        let index = self.levels[..self.to_tell.min(self.levels.len())]
-            .iter()
-            .position(|level| !level.is_told)?;
+        // Those that were told are all outside of those that were not.
+        let index = self.levels.partition_point(|level| level.is_told);
+        if index >= self.to_tell.min(self.levels.len()) {
+            return None;
+        }
         self.levels[index].is_told = true;
         let (meta, path) = (
             self.levels[index].meta,

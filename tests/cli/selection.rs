@@ -203,6 +203,17 @@ fn reasons_to_read(home: &Home) {
         assert!(said.err.contains(reason), "{}", said.err);
     }
     assert!(!said.err.contains("reading cache/keep/y"), "{}", said.err);
+    // Further names of a file are not read, neither in truth nor in a dry run.
+    fs::hard_link(src.join("a.txt"), src.join("b.txt")).unwrap();
+    home.run(&["fs", src.to_str().unwrap(), "s"]).ends(0);
+    let preview = home
+        .run(&["fs", "--dry-run", src.to_str().unwrap(), "s"])
+        .ends(0)
+        .out;
+    assert!(
+        preview.contains("would read: a.txt") && !preview.contains("would read: b.txt"),
+        "{preview}"
+    );
 }
 
 #[test]

@@ -45,33 +45,26 @@ pub fn refuse_other(store: &Store, options: &Options) -> Result<(), Error> {
 }
 
 pub(super) fn open_or_create(store: &Store, options: &Options) -> Result<State, Error> {
-    match store.presence()? {
-        Presence::Empty if options.expected.is_some() => Err(vanished(store.name())),
-        Presence::Foreign(name) => Err(foreign(store, &name)),
-        Presence::Empty => {
-            store.create()?;
-            let state = State {
-                number: 1,
-                time: options.now,
-                store: uuid::Uuid::new_v4(),
-                host: options.host.clone(),
-                source: options.source_name.clone(),
-                next_seq: 1,
-                retained: Vec::new(),
-                kept_packs: Vec::new(),
-                archived: Vec::new(),
-                versions: Vec::new(),
-            };
-            collect::remove_temporaries(store)?;
-            Ok(commit::commit(store, state)?)
-        }
-        Presence::Store => {
-            store.complete()?;
-            let state = store.current()?;
-            refuse_state(store, &state, options)?;
-            Ok(state)
-        }
+    refuse_other(store, options)?;
+    if store.presence()? == Presence::Store {
+        store.complete()?;
+        return Ok(store.current()?);
     }
+    store.create()?;
+    let state = State {
+        number: 1,
+        time: options.now,
+        store: uuid::Uuid::new_v4(),
+        host: options.host.clone(),
+        source: options.source_name.clone(),
+        next_seq: 1,
+        retained: Vec::new(),
+        kept_packs: Vec::new(),
+        archived: Vec::new(),
+        versions: Vec::new(),
+    };
+    collect::remove_temporaries(store)?;
+    Ok(commit::commit(store, state)?)
 }
 
 fn refuse_state(store: &Store, state: &State, options: &Options) -> Result<(), Error> {

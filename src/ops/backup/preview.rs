@@ -1,5 +1,7 @@
 //! What a backup would do: the walk and the decisions of a real one, without reading content and without writing.
 
+use std::collections::HashSet;
+
 use super::old::{OldMembers, usable_cache};
 use super::previous::Previous;
 use super::trust::Trust;
@@ -7,9 +9,10 @@ use super::{NotKept, Options};
 use crate::catalog::Kind;
 use crate::error::{Error, SourceError};
 use crate::store::{Presence, Store};
+use crate::tree::found::Step;
 use crate::tree::select::LeftOut;
 use crate::tree::source;
-use crate::tree::walk::{Step, Walk};
+use crate::tree::walk::Walk;
 
 /// What would become of something in the source.
 pub enum Fate {
@@ -28,7 +31,7 @@ pub struct Preview {
     pub read: u64,
     /// Their length.
     pub read_bytes: u64,
-    /// Members that are not read: known files, and what has no content.
+    /// Members that are not read: known files, further names of files, and what has no content.
     pub others: u64,
     /// What could not be looked at.
     pub problems: u64,
@@ -52,7 +55,7 @@ pub fn preview(
         || Trust::of(options, None),
         |known| Trust::of(options, known.cache.as_ref()),
     );
-    let mut preview = Preview::default();
+    let (mut preview, mut links) = (Preview::default(), HashSet::new());
     while let Some(step) = walk.next_step() {
         match step {
             Step::Found(found) => {
@@ -61,8 +64,11 @@ pub fn preview(
                     None => None,
                 };
                 preview.not_kept.flagged += u64::from(found.meta.is_flagged);
+                // Of a file with several names the first is read.
+                let is_link =
+                    found.meta.names > 1 && !found.is_image && !links.insert(found.meta.key());
                 let why = match source::kind(&found) {
-                    Some(Kind::Regular) => trust.why_read(old.as_ref(), &found),
+                    Some(Kind::Regular) if !is_link => trust.why_read(old.as_ref(), &found),
                     _ => None,
                 };
                 if let Some(why) = why {

@@ -8,8 +8,8 @@ use crate::catalog::{Content, Kind, Member};
 use crate::error::printable;
 use crate::format::scan::Stamp;
 use crate::store::pieces::{Origin, Pieces};
+use crate::tree::found::Found;
 use crate::tree::source::SourceFile;
-use crate::tree::walk::Found;
 
 /// A small file that changes while it is read is read again so many times before it is marked.
 const RETRIES: usize = 2;

@@ -16,11 +16,12 @@ use crate::store::catalogs::CatalogWriter;
 use crate::store::packer::{Lane, Packer};
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
+use crate::tree::found::{Found, Step};
 use crate::tree::header::{END_BYTES, header};
 use crate::tree::meta::FileKey;
 use crate::tree::select::LeftOut;
 use crate::tree::source::{self, Owners};
-use crate::tree::walk::{Found, Step, Walk};
+use crate::tree::walk::Walk;
 
 /// Headers and maps are packed by parts of at most this length.
 const HEADER_PART_BYTES: usize = 1 << 20;

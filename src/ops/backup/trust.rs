@@ -6,7 +6,7 @@ use super::old::Old;
 use super::{Detection, Options};
 use crate::catalog::Kind;
 use crate::format::scan::{ScanCache, Stamp};
-use crate::tree::walk::Found;
+use crate::tree::found::Found;
 
 /// A file whose times are not older than the last scan by this much may have changed within the clock's resolution
 /// after it was read: it is read again.
@@ -75,7 +75,7 @@ impl Trust {
             return Some("it is new");
         };
         if old.member.kind != Kind::Regular {
-            return Some("it was something else, another name of a file or unreadable");
+            return Some("the last version does not have it as a file of its own");
         }
         if found.is_image {
             return Some("a device is always read");

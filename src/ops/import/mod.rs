@@ -141,7 +141,7 @@ pub struct Workplace {
     dir: OwnedFd,
 }
 
-/// What was imported before stays.
+/// How it is called when that fails: one bad version need not stop the others.
 const UNPACK: &str = "unpack (move it away to go on without it)";
 const TREE: &str = "tree";
 const PLAIN: &str = "plain.tar";
