@@ -246,6 +246,12 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// Reads all data and stores, so that what follows finds them in the page cache.
+fn warm(dir: &Path) -> Result<(), String> {
+    let script = "find $DIR -type f -print0 | xargs -0 cat > /dev/null";
+    quiet(script, &super::data::env(&[("DIR", dir)])).map(drop)
+}
+
 fn top_entry(dir: &Path) -> Result<std::ffi::OsString, String> {
     let mut entries = fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let entry = entries
