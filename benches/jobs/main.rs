@@ -110,6 +110,7 @@ fn run(options: &Options) -> Result<(), String> {
             name,
             runs: options.runs,
             generations,
+            few_files: matches!(set, Set::Image { .. } | Set::Dump { .. }),
             program: &program,
             work: &work,
         };
