@@ -99,6 +99,25 @@ impl Member {
             })
     }
 
+    /// Whether everything that stands in a tar header is the same: then the headers are. Cheaper than making both.
+    pub fn has_header_of(&self, other: &Self) -> bool {
+        let identity = |member: &Self| (member.kind, member.mode, member.uid, member.gid);
+        let content = |member: &Self| {
+            (
+                member.content.size,
+                member.content.is_sparse(),
+                member.body_bytes(),
+            )
+        };
+        identity(self) == identity(other)
+            && (self.mtime, self.device) == (other.mtime, other.device)
+            && content(self) == content(other)
+            && self.path == other.path
+            && self.link == other.link
+            && (&self.user, &self.group) == (&other.user, &other.group)
+            && self.xattrs == other.xattrs
+    }
+
     /// How many bytes its body has before padding: sparse map and data.
     pub fn body_bytes(&self) -> u64 {
         self.content.map_bytes() + self.content.data_bytes()

@@ -1,5 +1,9 @@
 //! zstd frames: encoded with a checksum, decoded within declared bounds.
 
+use std::cell::RefCell;
+
+use zstd::bulk::{Compressor, Decompressor};
+
 use crate::error::StoreError;
 
 /// Level for content: measured best for speed at the size that people expect.
@@ -37,14 +41,35 @@ pub enum Product {
     Delta,
 }
 
+thread_local! {
+    /// Making a context costs more than coding a small page with it.
+    static CONTEXTS: RefCell<(Compressor<'static>, Decompressor<'static>)> = RefCell::new((
+        Compressor::new(CONTENT_LEVEL).expect("the level is a constant within zstd's range"),
+        Decompressor::new().expect("a context takes little memory"),
+    ));
+}
+
 /// Encodes an independent frame with content size and checksum.
 pub fn encode(raw: &[u8], level: i32) -> Vec<u8> {
-    let mut encoder =
-        zstd::bulk::Compressor::new(level).expect("the level is a constant within zstd's range");
-    encoder.include_checksum(true).expect("zstd has checksums");
-    encoder
-        .compress(raw)
-        .expect("the buffer is as large as the worst case")
+    let encode = |encoder: &mut Compressor| {
+        encoder
+            .set_compression_level(level)
+            .expect("the level is a constant within zstd's range");
+        encoder.include_checksum(true).expect("zstd has checksums");
+        encoder
+            .compress(raw)
+            .expect("the buffer is as large as the worst case")
+    };
+    if level > PAGE_LEVEL {
+        // Such contexts are large, and rarely needed.
+        return encode(&mut Compressor::new(level).expect("the level is a constant"));
+    }
+    CONTEXTS.with_borrow_mut(|(encoder, _)| encode(encoder))
+}
+
+/// What a frame holds; never more than `max_bytes`.
+fn decompress(stored: &[u8], max_bytes: usize) -> std::io::Result<Vec<u8>> {
+    CONTEXTS.with_borrow_mut(|(_, decoder)| decoder.decompress(stored, max_bytes))
 }
 
 /// Encodes a frame and proves that it decodes to the same bytes; `tamper` may spoil it in between.
@@ -55,7 +80,7 @@ pub fn encode_proved(
 ) -> Result<Vec<u8>, StoreError> {
     let mut stored = encode(raw, level);
     tamper(&mut stored);
-    match zstd::bulk::decompress(&stored, raw.len()) {
+    match decompress(&stored, raw.len()) {
         Ok(decoded) if decoded == raw => Ok(stored),
         _ => Err(StoreError::Proof(
             "a compressed frame does not decode to its content".into(),
@@ -65,7 +90,7 @@ pub fn encode_proved(
 
 /// Decodes a frame that must have exactly `raw_bytes`; `place` names it in the error.
 pub fn decode(stored: &[u8], raw_bytes: u32, place: &str) -> Result<Vec<u8>, StoreError> {
-    let raw = zstd::bulk::decompress(stored, raw_bytes as usize);
+    let raw = decompress(stored, raw_bytes as usize);
     let raw = raw.map_err(|error| {
         StoreError::damaged(place, format!("a frame cannot be decoded: {error}"))
     })?;

@@ -218,8 +218,8 @@ fn name_version(store: &Store, version: &Version, named: &mut Named) -> Result<(
             named.archives.insert(archive.clone());
             return Ok(());
         }
-        manifest.all(&mut |slice| {
-            named.files.insert((Area::Objects, slice.frame.object));
+        manifest.objects(&mut |object| {
+            named.files.insert((Area::Objects, object));
         })?;
     }
     Ok(())

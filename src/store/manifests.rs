@@ -1,5 +1,6 @@
 //! Manifests: the slices that make a stream, as a tree of pages.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::tree::{TreeReader, TreeWriter, WrittenTree};
@@ -84,6 +85,7 @@ impl ManifestWriter {
 
 /// The slices of a manifest, found by their place in the stream.
 pub struct ManifestReader {
+    store: Store,
     tree: TreeReader,
     leaves: quick_cache::sync::Cache<Digest, Arc<Vec<(u64, Slice)>>>,
 }
@@ -95,6 +97,7 @@ impl ManifestReader {
     pub fn open(store: &Store, root: &PageRef) -> Self {
         let tree = TreeReader::open(store, Area::Manifests, root);
         Self {
+            store: store.clone(),
             tree,
             leaves: quick_cache::sync::Cache::new(CACHED_LEAVES),
         }
@@ -163,6 +166,28 @@ impl ManifestReader {
                 Err(StoreError::damaged(path, "a page has the wrong length"))
             }
         })
+    }
+
+    /// Calls `see` with every object that is named, some more than once.
+    pub fn objects(&self, see: &mut impl FnMut(Digest)) -> Result<(), StoreError> {
+        for page in self.tree.leaves()? {
+            self.objects_of(&page)?
+                .iter()
+                .for_each(|object| see(*object));
+        }
+        Ok(())
+    }
+
+    fn objects_of(&self, page: &PageRef) -> Result<Arc<HashSet<Digest>>, StoreError> {
+        let memo = || self.store.named.lock().expect("no thread panics with it");
+        if let Some(objects) = memo().get(&page.digest) {
+            return Ok(Arc::clone(objects));
+        }
+        let leaf = self.leaf(page)?;
+        let objects: HashSet<Digest> = leaf.iter().map(|(_, slice)| slice.frame.object).collect();
+        let objects = Arc::new(objects);
+        memo().insert(page.digest, Arc::clone(&objects));
+        Ok(objects)
     }
 
     /// Calls `see` with every slice.

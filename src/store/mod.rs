@@ -22,7 +22,8 @@ pub mod tree;
 
 pub use area::{Area, state_path};
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
@@ -53,6 +54,8 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     /// How the user calls it.
     name: String,
+    /// The objects that pages of manifests name, by the page's digest: they are asked for several times in a run.
+    named: Arc<Mutex<HashMap<Digest, Arc<HashSet<Digest>>>>>,
 }
 
 /// What stands in a directory that is to be a store.
@@ -72,6 +75,7 @@ impl Store {
         Self {
             disk,
             name: name.to_owned(),
+            named: Arc::default(),
         }
     }
 

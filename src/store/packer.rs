@@ -4,10 +4,9 @@
 //! frame lies in which object is known at the end. Frames are compressed in parallel and written in the order in which
 //! they were filled, so the result does not depend on the number of threads.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-
-use rayon::prelude::{IntoParallelIterator, ParallelIterator};
 
 use super::codec::{self, CONTENT_LEVEL, Knobs, Product};
 use super::file::NewFile;
@@ -18,8 +17,11 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::format::staging::FrameBlocks;
 
-/// Frames that wait for compression: bounds memory.
-const QUEUE_FRAMES: usize = 4;
+/// Frames that are compressed or wait for it, for each thread: bounds memory.
+const FRAMES_PER_THREAD: usize = 2;
+
+/// A frame that will be there once a thread has compressed it.
+type Pending = Receiver<Result<Encoded, StoreError>>;
 
 /// Which frame bytes go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +59,11 @@ struct Encoded {
 /// Takes new content.
 pub struct Packer {
     lanes: [Option<OpenFrame>; 2],
-    frame_bytes: usize,
     next_frame: u32,
-    queue: Option<SyncSender<OpenFrame>>,
+    knobs: Knobs,
+    /// Holds nothing; how many share it tells how many frames are being compressed.
+    busy: Arc<()>,
+    queue: Option<SyncSender<Pending>>,
     thread: Option<JoinHandle<Result<Written, StoreError>>>,
 }
 
@@ -75,7 +79,7 @@ pub struct Written {
 impl Packer {
     /// Starts the thread. Nothing is written before the first frame is full.
     pub fn start(store: &Store, knobs: Knobs) -> Result<Self, StoreError> {
-        let (queue, frames) = sync_channel(QUEUE_FRAMES);
+        let (queue, frames) = sync_channel(FRAMES_PER_THREAD * rayon::current_num_threads());
         let writer = ObjectWriter {
             store: store.clone(),
             knobs,
@@ -90,7 +94,8 @@ impl Packer {
             .map_err(|error| StoreError::io("start a thread for", Area::Objects.dir(), error))?;
         Ok(Self {
             lanes: [None, None],
-            frame_bytes: knobs.frame_bytes,
+            knobs,
+            busy: Arc::new(()),
             next_frame: 0,
             queue: Some(queue),
             thread: Some(thread),
@@ -107,7 +112,7 @@ impl Packer {
         let index = lane as usize;
         if self.lanes[index]
             .as_ref()
-            .is_some_and(|open| open.bytes.len() + bytes.len() > self.frame_bytes)
+            .is_some_and(|open| open.bytes.len() + bytes.len() > self.knobs.frame_bytes)
         {
             self.close(index)?;
         }
@@ -136,12 +141,24 @@ impl Packer {
         let Some(frame) = self.lanes[lane].take() else {
             return Ok(());
         };
+        let (done, pending) = sync_channel(1);
+        let (knobs, busy) = (self.knobs, Arc::clone(&self.busy));
+        rayon::spawn(move || {
+            // Whoever waited for it may have given up.
+            let _ = done.send(encode(frame, knobs));
+            drop(busy);
+        });
         let queue = self.queue.as_ref().expect("present until the end");
-        match queue.send(frame) {
+        match queue.send(pending) {
             Ok(()) => Ok(()),
             // The thread is gone: its error says why.
             Err(_) => self.join().map(|_| ()),
         }
+    }
+
+    /// Whether every thread has a frame to compress.
+    pub fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.busy) > rayon::current_num_threads()
     }
 
     fn join(&mut self) -> Result<Written, StoreError> {
@@ -182,18 +199,10 @@ struct ObjectWriter {
 }
 
 impl ObjectWriter {
-    fn run(mut self, frames: &Receiver<OpenFrame>) -> Result<Written, StoreError> {
-        while let Ok(first) = frames.recv() {
-            let mut batch = vec![first];
-            batch.extend(frames.try_iter().take(rayon::current_num_threads() - 1));
-            let knobs = self.knobs;
-            let encoded: Result<Vec<Encoded>, StoreError> = batch
-                .into_par_iter()
-                .map(|frame| encode(frame, knobs))
-                .collect();
-            for frame in encoded? {
-                self.write(frame)?;
-            }
+    fn run(mut self, frames: &Receiver<Pending>) -> Result<Written, StoreError> {
+        while let Ok(pending) = frames.recv() {
+            let frame = pending.recv();
+            self.write(frame.expect("the thread that compresses does not panic")?)?;
         }
         self.close(false)?;
         self.done.sort_unstable_by_key(|(number, _)| *number);

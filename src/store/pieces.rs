@@ -103,16 +103,23 @@ impl Pieces {
         self.pieces.iter()
     }
 
-    /// Writes the manifest: old slices are kept, new frames get their places.
+    /// Writes the manifest: old slices are kept, new frames get their places. Returns also the stored length of all
+    /// frames that it names.
     pub fn write_manifest(
         &self,
         mut writer: ManifestWriter,
         old: Option<&ManifestReader>,
         new: &[FrameRef],
         staged: &[FrameRef],
-    ) -> Result<WrittenTree, StoreError> {
-        self.slices(old, new, staged, &mut |slice, _| writer.add(slice))?;
-        writer.finish()
+    ) -> Result<(WrittenTree, u64), StoreError> {
+        let (mut frames, mut stored_bytes) = (HashSet::new(), 0);
+        self.slices(old, new, staged, &mut |slice, _| {
+            if frames.insert(slice.frame.digest) {
+                stored_bytes += u64::from(slice.frame.stored_bytes);
+            }
+            writer.add(slice)
+        })?;
+        Ok((writer.finish()?, stored_bytes))
     }
 
     /// Calls `see` with the slices that make the stream, and whether each is one of the old version's.

@@ -159,7 +159,7 @@ pub fn read_small(file: &SourceFile, buffer: &mut Vec<u8>) -> io::Result<(Conten
     let count = file.read_at(buffer, 0)?;
     let content = if buffer.len() > BLOCK_BYTES {
         let mut runs = Vec::new();
-        for (number, digest) in (0..).zip(digests(buffer)) {
+        for (number, digest) in (0..).zip(digests(buffer, false)) {
             push_block(&mut runs, number, digest);
         }
         Content::large(file.size(), runs)
@@ -169,14 +169,14 @@ pub fn read_small(file: &SourceFile, buffer: &mut Vec<u8>) -> io::Result<(Conten
     Ok((content, count < buffer.len()))
 }
 
-/// The digest of each block, `None` for a whole block of zeros. In parallel where there is enough to do.
-fn digests(bytes: &[u8]) -> Vec<Option<Digest>> {
+/// The digest of each block, `None` for a whole block of zeros.
+fn digests(bytes: &[u8], parallel: bool) -> Vec<Option<Digest>> {
     let digest =
         |block: &[u8]| (block.len() < BLOCK_BYTES || !is_zero(block)).then(|| Digest::of(block));
-    if bytes.len() < 4 * BLOCK_BYTES {
-        bytes.chunks(BLOCK_BYTES).map(digest).collect()
-    } else {
+    if parallel {
         bytes.par_chunks(BLOCK_BYTES).map(digest).collect()
+    } else {
+        bytes.chunks(BLOCK_BYTES).map(digest).collect()
     }
 }
 
@@ -236,7 +236,9 @@ impl Placer<'_, '_> {
             let count = file.read_at(&mut buffer[..window], at)?;
             buffer[count..window].fill(0);
             torn |= count < window;
-            for (index, digest) in digests(&buffer[..window]).into_iter().enumerate() {
+            // While all threads compress, to wait for one of them takes longer than to hash alone.
+            let parallel = window >= 4 * BLOCK_BYTES && !self.packer.is_busy();
+            for (index, digest) in digests(&buffer[..window], parallel).into_iter().enumerate() {
                 let number = at / BLOCK + index as u64;
                 push_block(&mut runs, number, digest);
                 if let Some(digest) = digest {

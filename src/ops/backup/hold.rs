@@ -1,16 +1,13 @@
 //! How a new version is held: by slices of frames and a delta for the version before it, or by an archive of its own.
 
-use std::collections::HashSet;
-
 use jiff::Timestamp;
 
 use super::previous::Previous;
 use super::{Run, deltify, prove};
 use crate::catalog::{DeltaFile, Slice, VersionKind, Whole};
 use crate::error::StoreError;
-use crate::store::Store;
 use crate::store::archive::{self, Parts};
-use crate::store::manifests::{ManifestReader, ManifestWriter};
+use crate::store::manifests::ManifestWriter;
 use crate::store::packer::Written;
 use crate::store::pieces::Pieces;
 use crate::store::stream::VersionStream;
@@ -38,7 +35,8 @@ impl Run<'_> {
         let like = previous.map(|previous| &previous.manifest);
         let old = previous.map(|previous| previous.stream.manifest());
         let writer = ManifestWriter::create(self.store, like)?;
-        let manifest = pieces.write_manifest(writer, old, &written.frames, &self.staged.frames)?;
+        let (manifest, stored_bytes) =
+            pieces.write_manifest(writer, old, &written.frames, &self.staged.frames)?;
         let (delta, proved) = self.proved_delta(previous, pieces, &manifest, problems)?;
         let delta_bytes: u64 = delta.iter().map(|file| file.stored_bytes).sum();
         let taken_over = pieces.staged_bytes(&self.staged.frames);
@@ -48,7 +46,11 @@ impl Run<'_> {
             } else {
                 VersionKind::Full
             },
-            whole: whole(self.store, &manifest, None)?,
+            whole: Whole {
+                manifest: manifest.root,
+                stored_bytes,
+                archive: None,
+            },
             delta,
             added_bytes: written.bytes + taken_over + manifest.written_bytes + delta_bytes,
         })
@@ -80,8 +82,16 @@ impl Run<'_> {
             })?;
         }
         let manifest = writer.finish()?;
-        let whole = whole(self.store, &manifest, Some(name))?;
-        let added_bytes = whole.stored_bytes + manifest.written_bytes;
+        let stored_bytes = frames
+            .iter()
+            .map(|frame| u64::from(frame.stored_bytes))
+            .sum();
+        let added_bytes = stored_bytes + manifest.written_bytes;
+        let whole = Whole {
+            manifest: manifest.root,
+            stored_bytes,
+            archive: Some(name),
+        };
         Ok(Held {
             kind: VersionKind::Full,
             whole,
@@ -143,23 +153,4 @@ impl Run<'_> {
         )?;
         Ok(files)
     }
-}
-
-fn whole(
-    store: &Store,
-    manifest: &WrittenTree,
-    archive: Option<String>,
-) -> Result<Whole, StoreError> {
-    let mut frames = HashSet::new();
-    let mut stored_bytes = 0;
-    ManifestReader::open(store, &manifest.root).all(&mut |slice| {
-        if frames.insert(slice.frame) {
-            stored_bytes += u64::from(slice.frame.stored_bytes);
-        }
-    })?;
-    Ok(Whole {
-        manifest: manifest.root.clone(),
-        stored_bytes,
-        archive,
-    })
 }

@@ -297,18 +297,16 @@ impl<'a> Scan<'a> {
         torn: bool,
     ) -> Result<Pieces, StoreError> {
         member.torn = torn;
-        let head = header(member);
-        member.header_bytes = u32::try_from(head.len()).expect("a header is small");
         let map = member.content.sparse_map().unwrap_or_default();
         let mut pieces = Pieces::default();
         let old = old.filter(|old| old.member.kind != Kind::Absent);
-        let same_length = |old: &&Old| old.member.header_bytes as usize == head.len();
-        let old_head = old
-            .filter(same_length)
-            .filter(|old| header(&old.member) == head);
-        match old_head {
-            Some(old) => pieces.push(Origin::Old(old.offset), head.len() as u64),
-            None => self.pack(&head, &mut pieces)?,
+        if let Some(old) = old.filter(|old| member.has_header_of(&old.member)) {
+            member.header_bytes = old.member.header_bytes;
+            pieces.push(Origin::Old(old.offset), member.header_bytes.into());
+        } else {
+            let head = header(member);
+            member.header_bytes = u32::try_from(head.len()).expect("a header is small");
+            self.pack(&head, &mut pieces)?;
         }
         let same_map = old.filter(|old| old.member.content.sparse_map().unwrap_or_default() == map);
         match same_map {
