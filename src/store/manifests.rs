@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+
 use super::tree::{TreeReader, TreeWriter, WrittenTree};
 use super::{Area, Store};
 use crate::catalog::{PageRef, Slice};
@@ -170,10 +172,10 @@ impl ManifestReader {
 
     /// Calls `see` with every object that is named, some more than once.
     pub fn objects(&self, see: &mut impl FnMut(Digest)) -> Result<(), StoreError> {
-        for page in self.tree.leaves()? {
-            self.objects_of(&page)?
-                .iter()
-                .for_each(|object| see(*object));
+        let leaves = self.tree.leaves()?;
+        let named = leaves.par_iter().map(|page| self.objects_of(page));
+        for objects in named.collect::<Result<Vec<_>, _>>()? {
+            objects.iter().for_each(|object| see(*object));
         }
         Ok(())
     }

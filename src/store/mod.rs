@@ -34,7 +34,7 @@ use crate::format::legacy::is_legacy;
 use crate::format::scan::{self, ScanCache};
 use crate::format::state::{self, State};
 use crate::format::version;
-use disk::Disk;
+use disk::{Disk, DiskRead};
 
 const LOCK: &str = "lock";
 const READERS: &str = "readers";
@@ -48,6 +48,9 @@ const SCAN_CACHE_MAX_BYTES: usize = 2 << 30;
 /// Kept while a store is written or read.
 pub type Guard = Option<Box<dyn Send>>;
 
+/// A file of the store that is open, with its path.
+type LastRead = Option<(String, Arc<dyn DiskRead>)>;
+
 /// An open store.
 #[derive(Clone)]
 pub struct Store {
@@ -56,6 +59,8 @@ pub struct Store {
     name: String,
     /// The objects that pages of manifests name, by the page's digest: they are asked for several times in a run.
     named: Arc<Mutex<HashMap<Digest, Arc<HashSet<Digest>>>>>,
+    /// The file that was read last: pages of one pack are read one after the other.
+    last: Arc<Mutex<LastRead>>,
 }
 
 /// What stands in a directory that is to be a store.
@@ -76,6 +81,7 @@ impl Store {
             disk,
             name: name.to_owned(),
             named: Arc::default(),
+            last: Arc::default(),
         }
     }
 
@@ -321,16 +327,25 @@ impl Store {
             .map_err(|error| StoreError::io("remove", path, error))
     }
 
+    /// A file that is never changed; the one that was read last is still open.
+    fn open_again(&self, path: &str) -> Result<Arc<dyn DiskRead>, StoreError> {
+        let last = || self.last.lock().expect("no thread panics with it");
+        if let Some((_, file)) = last().as_ref().filter(|(name, _)| name == path) {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.disk.open(path);
+        let file = Arc::from(file.map_err(|error| StoreError::io("open", path, error))?);
+        *last() = Some((path.to_owned(), Arc::clone(&file)));
+        Ok(file)
+    }
+
     pub(crate) fn read_range(
         &self,
         path: &str,
         offset: u64,
         len: u32,
     ) -> Result<Vec<u8>, StoreError> {
-        let file = self
-            .disk
-            .open(path)
-            .map_err(|error| StoreError::io("open", path, error))?;
+        let file = self.open_again(path)?;
         if offset
             .checked_add(len.into())
             .is_none_or(|end| end > file.len())

@@ -278,8 +278,15 @@ impl VersionStream {
                 bytes <= DECODED_BYTES
             });
             let (batch, later) = rest.split_at(fits.count().max(1));
-            let decoded: Result<Vec<_>, StoreError> =
-                batch.par_iter().map(|frame| self.frame(frame)).collect();
+            // To ask other threads for what is decoded already takes longer than to look oneself.
+            let missing = batch
+                .iter()
+                .filter(|frame| self.frames.get(*frame).is_none());
+            let decoded: Result<Vec<_>, StoreError> = if missing.count() > 1 {
+                batch.par_iter().map(|frame| self.frame(frame)).collect()
+            } else {
+                batch.iter().map(|frame| self.frame(frame)).collect()
+            };
             for (frame, bytes) in batch.iter().zip(decoded?) {
                 for fetch in &by_frame[frame] {
                     window[fetch.at..fetch.at + fetch.take]

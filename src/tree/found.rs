@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::meta::Meta;
 use super::select::LeftOut;
@@ -16,7 +16,7 @@ pub struct Found {
     /// What the file system says of it.
     pub meta: Meta,
     /// The directory that it is in; for a directory that directory itself.
-    pub dir: Rc<OwnedFd>,
+    pub dir: Arc<OwnedFd>,
     /// Its name in there; `.` for a directory.
     pub name: CString,
     /// A block device that is read as an image.

@@ -4,6 +4,7 @@
 //! [`unpack`] makes them again beneath one directory ([`beneath`]). [`archive`] reads what other programs wrote.
 
 pub mod acl;
+pub mod ahead;
 pub mod archive;
 mod attributes;
 pub mod beneath;

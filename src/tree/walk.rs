@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::vec;
 
 use rustix::fs::{self, FileType, Mode, OFlags};
@@ -40,7 +40,7 @@ struct Level {
     path_len: usize,
     meta: Meta,
     /// Closed while the walk is deep below.
-    dir: Option<Rc<OwnedFd>>,
+    dir: Option<Arc<OwnedFd>>,
     names: vec::IntoIter<CString>,
     verdict: Verdict,
     /// A directory that is left out until something in it turns out to be included.
@@ -117,7 +117,7 @@ impl Walk {
         self.path.truncate(level.path_len);
         self.path = join(&self.path, name.to_bytes());
         let parent = level.verdict;
-        let dir = Rc::clone(level.dir.as_ref().expect("the innermost directory is open"));
+        let dir = Arc::clone(level.dir.as_ref().expect("the innermost directory is open"));
         let meta = match Meta::of(&*dir, name) {
             Ok(meta) => meta,
             Err(error) => {
@@ -227,7 +227,7 @@ impl Walk {
         self.levels.push(Level {
             path_len: self.path.len(),
             meta,
-            dir: Some(Rc::new(dir)),
+            dir: Some(Arc::new(dir)),
             names: names.into_iter(),
             verdict,
             is_told: false,
@@ -299,10 +299,10 @@ impl Walk {
 
     /// The directory of a level, opened again if it was closed: from within, or by its path from the root, which stays
     /// open. It must be the one that it was.
-    fn reopen(&self, index: usize) -> io::Result<Rc<OwnedFd>> {
+    fn reopen(&self, index: usize) -> io::Result<Arc<OwnedFd>> {
         let level = &self.levels[index];
         if let Some(dir) = &level.dir {
-            return Ok(Rc::clone(dir));
+            return Ok(Arc::clone(dir));
         }
         let is_it = |dir: &OwnedFd| {
             Meta::of_open(dir).is_ok_and(|meta| meta.identity() == level.meta.identity())
@@ -313,12 +313,12 @@ impl Walk {
             .and_then(|inner| inner.dir.as_ref());
         let up = inner.and_then(|inner| fs::openat(&**inner, c"..", DIR_FLAGS, Mode::empty()).ok());
         if let Some(dir) = up.filter(is_it) {
-            return Ok(Rc::new(dir));
+            return Ok(Arc::new(dir));
         }
         let root = self.levels[0].dir.as_ref().expect("the root stays open");
         let dir = beneath::open_dir(&**root, &self.path[..level.path_len])?;
         if is_it(&dir) {
-            return Ok(Rc::new(dir));
+            return Ok(Arc::new(dir));
         }
         Err(io::Error::other("it was moved or replaced while we looked"))
     }
@@ -347,7 +347,7 @@ fn root_file(root: &Path) -> Result<Found, Error> {
     Ok(Found {
         path: name.as_bytes().to_vec(),
         meta,
-        dir: Rc::new(dir),
+        dir: Arc::new(dir),
         name: c_name,
         is_image: meta.kind == FileType::BlockDevice,
     })

@@ -16,6 +16,7 @@ use crate::store::catalogs::CatalogWriter;
 use crate::store::packer::{Lane, Packer};
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
+use crate::tree::ahead::Ahead;
 use crate::tree::found::{Found, Step};
 use crate::tree::header::{END_BYTES, header};
 use crate::tree::meta::FileKey;
@@ -85,13 +86,15 @@ impl Scanned {
 pub fn scan(
     store: &Store,
     options: &Options,
-    mut walk: Walk,
+    walk: Walk,
     previous: Option<&Previous>,
     staged: &Staged,
     monitor: &dyn Monitor,
 ) -> Result<Scanned, Error> {
     let mut scan = Scan::begin(store, options, previous, staged, monitor)?;
-    while let Some(step) = walk.next_step() {
+    let steps = Ahead::start(walk)
+        .map_err(|error| Error::file("start a thread for", &options.source, error))?;
+    for step in steps {
         match step {
             Step::Found(found) => scan.found(&found)?,
             Step::LeftOut(path, why) if path.is_empty() => {
