@@ -6,6 +6,8 @@
 //! the last occurrence first. Chains are capped and windows of one repeated byte are never indexed, so that no input
 //! makes the search slow. Parameters: DESIGN of the project, measured on releases of source code and disk images.
 
+use std::ops::Range;
+
 use super::script::Script;
 
 /// How thoroughly to search.
@@ -277,6 +279,28 @@ impl<'a> Index<'a> {
 
 fn is_run(bytes: &[u8]) -> bool {
     bytes[1..] == bytes[..bytes.len() - 1]
+}
+
+/// The ranges in which two slices of the same length differ; stretches that are the same count if they are long enough to be
+/// worth a copy each.
+pub fn differing(a: &[u8], b: &[u8]) -> Vec<Range<usize>> {
+    const STEP: usize = 64;
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for (number, (a, b)) in a.chunks(STEP).zip(b.chunks(STEP)).enumerate() {
+        if a != b {
+            let start = number * STEP;
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = start + a.len(),
+                _ => ranges.push(start..start + a.len()),
+            }
+        }
+    }
+    for range in &mut ranges {
+        let start = range.start + common_prefix(&a[range.clone()], &b[range.clone()]);
+        let end = range.end - common_suffix(&a[start..range.end], &b[start..range.end]);
+        *range = start..end;
+    }
+    ranges
 }
 
 /// How many bytes two slices have in common at their beginnings.

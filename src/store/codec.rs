@@ -14,7 +14,7 @@ pub const PAGE_LEVEL: i32 = 9;
 /// What tests may turn. Real runs use [`Knobs::REAL`].
 #[derive(Debug, Clone, Copy)]
 pub struct Knobs {
-    /// A frame is closed before it would grow beyond this.
+    /// A frame is closed before it would grow beyond this; a quarter of it for blocks of large files.
     pub frame_bytes: usize,
     /// An object is closed once it is this long.
     pub object_bytes: u64,

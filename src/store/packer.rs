@@ -32,6 +32,17 @@ pub enum Lane {
     Large,
 }
 
+impl Lane {
+    fn frame_bytes(self, knobs: Knobs) -> usize {
+        match self {
+            Self::Small => knobs.frame_bytes,
+            // What scattered writes leave of a frame must be decoded with it: a small frame costs a hundredth in size
+            // (a disk image: 2.42x at 4 MiB, 2.40x at 1 MiB), and a quarter of the work.
+            Self::Large => knobs.frame_bytes / 4,
+        }
+    }
+}
+
 /// Where packed bytes will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed {
@@ -112,7 +123,7 @@ impl Packer {
         let index = lane as usize;
         if self.lanes[index]
             .as_ref()
-            .is_some_and(|open| open.bytes.len() + bytes.len() > self.knobs.frame_bytes)
+            .is_some_and(|open| open.bytes.len() + bytes.len() > lane.frame_bytes(self.knobs))
         {
             self.close(index)?;
         }

@@ -6,10 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
-
+use super::window::{Part, Window};
 use crate::catalog::{DeltaFile, Version};
-use crate::delta::diff::{Index, Params, Segment};
 use crate::delta::{Piece, Script};
 use crate::digest::Digest;
 use crate::error::StoreError;
@@ -22,11 +20,7 @@ use crate::store::pieces::{Origin, Pieces};
 use crate::store::stream::VersionStream;
 
 /// The old stream is searched for in batches of this many bytes.
-const BATCH_BYTES: u64 = 32 << 20;
-/// At most this much of the new stream is indexed at once; the index takes about as much again.
-const INDEXED_BYTES: u64 = 64 << 20;
-/// How much of the window lies before the place where a match is expected.
-const BEHIND_BYTES: u64 = 16 << 20;
+const BATCH_BYTES: u64 = 64 << 20;
 /// Fresh ranges are no longer than this.
 const FRESH_MAX_BYTES: u64 = 8 << 20;
 /// Unknown spans are no longer than this.
@@ -220,12 +214,6 @@ fn each_block(
     Ok(())
 }
 
-/// A part of the old stream that one thread searches for.
-struct Part {
-    old: Vec<u8>,
-    hint: u64,
-}
-
 /// Writes the delta's files.
 pub fn write(
     store: &Store,
@@ -236,7 +224,7 @@ pub fn write(
     monitor: &dyn Monitor,
 ) -> Result<Vec<DeltaFile>, StoreError> {
     let mut writer = DeltaWriter::create(store, knobs);
-    let mut window = Window::new(layout, new);
+    let mut window = Window::new(&layout.fresh, new);
     let mut rest = &layout.spans[..];
     let mut hint = 0;
     while !rest.is_empty() {
@@ -292,72 +280,4 @@ fn write_batch(
         })?;
     }
     Ok(())
-}
-
-/// The part of the new stream's fresh bytes that is in memory.
-struct Window<'a> {
-    layout: &'a Layout,
-    new: &'a VersionStream,
-    bytes: Vec<u8>,
-    segments: Vec<Segment>,
-    range: Range<usize>,
-}
-
-impl<'a> Window<'a> {
-    fn new(layout: &'a Layout, new: &'a VersionStream) -> Self {
-        Self {
-            layout,
-            new,
-            bytes: Vec::new(),
-            segments: Vec::new(),
-            range: 0..0,
-        }
-    }
-
-    /// Searches for the parts; the window is moved to where the first is expected.
-    fn search(&mut self, hint: u64, parts: &[Part]) -> Result<Vec<Script>, StoreError> {
-        let range = self.choose(hint);
-        if range != self.range {
-            self.load(range)?;
-        }
-        let index = Index::new(&self.bytes, &self.segments, Params::default());
-        let search = |part: &Part| {
-            let mut script = Script::new();
-            index.diff_into(&part.old, part.hint, &mut script);
-            script
-        };
-        Ok(parts.par_iter().map(search).collect())
-    }
-
-    /// Which fresh ranges to hold: all if they fit, else those around `hint`.
-    fn choose(&self, hint: u64) -> Range<usize> {
-        let fresh = &self.layout.fresh;
-        let first =
-            fresh.partition_point(|(start, len)| start + len <= hint.saturating_sub(BEHIND_BYTES));
-        let total: u64 = fresh.iter().map(|(_, len)| len).sum();
-        let from = if total <= INDEXED_BYTES { 0 } else { first };
-        let mut bytes = 0;
-        let fits = fresh[from..].iter().take_while(|(_, len)| {
-            let before = bytes;
-            bytes += len;
-            before < INDEXED_BYTES
-        });
-        from..from + fits.count()
-    }
-
-    fn load(&mut self, range: Range<usize>) -> Result<(), StoreError> {
-        self.bytes.clear();
-        self.segments.clear();
-        for (start, len) in &self.layout.fresh[range.clone()] {
-            let bytes = self.new.read(*start..*start + *len)?;
-            self.segments.push(Segment {
-                start: self.bytes.len(),
-                offset: *start,
-                len: bytes.len(),
-            });
-            self.bytes.extend_from_slice(&bytes);
-        }
-        self.range = range;
-        Ok(())
-    }
 }

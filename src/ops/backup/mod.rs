@@ -12,6 +12,7 @@ mod prove;
 mod regular;
 mod scan;
 mod trust;
+mod window;
 
 use crate::catalog::version::{StreamKind, describe, unique_time};
 use crate::catalog::{DeltaFile, StoreType, Version, VersionKind};
