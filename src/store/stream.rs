@@ -23,7 +23,7 @@ use crate::error::StoreError;
 /// Decoded frames held at once while a window is fetched.
 const DECODED_BYTES: u64 = 64 << 20;
 /// Decoded frames kept for the next window.
-const KEPT_BYTES: u64 = 64 << 20;
+const KEPT_BYTES: u64 = 32 << 20;
 
 type FrameCache = quick_cache::sync::Cache<FrameRef, Arc<Vec<u8>>, ByLength>;
 

@@ -6,6 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+
 use super::window::{Part, Window};
 use crate::catalog::{DeltaFile, Version};
 use crate::delta::{Piece, Script};
@@ -230,17 +232,22 @@ pub fn write(
     while !rest.is_empty() {
         let (batch, later) = rest.split_at(batch_len(rest));
         rest = later;
-        let mut parts = Vec::new();
+        let mut unknown = Vec::new();
         for span in batch {
             if let Some(new) = span.new {
-                hint = new + span.len;
-                continue;
+                hint = new;
+            } else {
+                unknown.push((*span, hint));
             }
-            let old = old.read(span.old..span.old + span.len)?;
-            parts.push(Part { old, hint });
             // The next part of a long unknown stretch is expected on the same diagonal.
             hint += span.len;
         }
+        let read = |(span, hint): &(Span, u64)| {
+            let old = old.read(span.old..span.old + span.len)?;
+            Ok(Part { old, hint: *hint })
+        };
+        let parts: Result<Vec<Part>, StoreError> = unknown.par_iter().map(read).collect();
+        let parts = parts?;
         let scripts = match parts.first() {
             Some(first) => window.search(first.hint, &parts)?,
             None => Vec::new(),
