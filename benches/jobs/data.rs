@@ -54,7 +54,7 @@ impl Data {
             Set::Tree { files } => {
                 data.alive = data.pool.take_files(*files, 256 << 10, &data.live)?;
             }
-            Set::Releases { archives } => data.release(&archives[0])?,
+            Set::Releases { archives } => data.release(&archives[0], 0)?,
             Set::Dump { bytes } => data.dump(*bytes)?,
             Set::Small { files } => data.small(*files)?,
         }
@@ -68,7 +68,7 @@ impl Data {
         match self.set.clone() {
             Set::Image { .. } => self.change_image(number),
             Set::Tree { files } => self.change_tree(number, files / 100),
-            Set::Releases { archives } => self.release(&archives[number]),
+            Set::Releases { archives } => self.release(&archives[number], number),
             Set::Dump { .. } => self.change_dump(number),
             Set::Small { .. } => self.change_small(number),
         }
@@ -198,7 +198,8 @@ impl Data {
         Ok(())
     }
 
-    fn release(&self, archive: &Path) -> Result<(), String> {
+    /// All files of a release have its time, as archives of version control systems have it.
+    fn release(&self, archive: &Path, number: usize) -> Result<(), String> {
         let unpack = if archive
             .extension()
             .is_some_and(|ending| ending == "whl" || ending == "zip")
@@ -208,7 +209,10 @@ impl Data {
             "tar -C $LIVE --strip-components=1 -xf $ARCHIVE"
         };
         let env = env(&[("LIVE", &self.live), ("ARCHIVE", archive)]);
-        quiet(&format!("rm -rf $LIVE && mkdir $LIVE && {unpack}"), &env).map(drop)
+        let time = 1_500_000_000 + number * 10_000_000;
+        let touch = format!("find $LIVE -print0 | xargs -0 touch -h -d @{time}");
+        let script = format!("rm -rf $LIVE && mkdir $LIVE && {unpack} && {touch}");
+        quiet(&script, &env).map(drop)
     }
 
     fn dump(&self, bytes: u64) -> Result<(), String> {

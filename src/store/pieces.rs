@@ -71,6 +71,15 @@ impl Pieces {
         self.pieces.is_empty()
     }
 
+    /// How many bytes are of this run.
+    pub fn new_bytes(&self) -> u64 {
+        let new = self
+            .pieces
+            .iter()
+            .filter(|piece| matches!(piece.origin, Origin::New(..)));
+        new.map(|piece| piece.len).sum()
+    }
+
     /// Whether the new stream is the old one, byte for byte.
     pub fn is_all_of(&self, old_bytes: u64) -> bool {
         self.pieces

@@ -221,16 +221,21 @@ impl VersionStream {
         let mut frames = Vec::new();
         self.manifest
             .slices(offset..offset + 1, &mut |slice| frames.push(slice.frame))?;
-        for frame in frames {
-            if Digest::of(&self.frame(&frame)?) != frame.digest {
-                let path = self.path(&frame);
-                return Err(StoreError::damaged(
-                    path,
-                    format!("the frame at byte {} holds something else", frame.offset),
-                ));
-            }
+        frames
+            .iter()
+            .try_for_each(|frame| self.checked(frame).map(drop))
+    }
+
+    /// The bytes of a frame, which are what they should be, bit for bit.
+    pub fn checked(&self, frame: &FrameRef) -> Result<Arc<Vec<u8>>, StoreError> {
+        let bytes = self.frame(frame)?;
+        if Digest::of(&bytes) == frame.digest {
+            return Ok(bytes);
         }
-        Ok(())
+        Err(StoreError::damaged(
+            self.path(frame),
+            format!("the frame at byte {} holds something else", frame.offset),
+        ))
     }
 
     /// Traces the copies of a window through one more delta.

@@ -24,11 +24,13 @@ pub(super) struct Held {
 }
 
 impl Run<'_> {
-    /// Holds the new version by the frames there are, and makes the version before a delta.
+    /// Holds the new version by the frames there are, and makes the version before a delta. `pieces` say what is new,
+    /// `placed` where everything lies.
     pub(super) fn hold(
         &self,
         previous: Option<&Previous>,
         pieces: &Pieces,
+        placed: &Pieces,
         written: &Written,
         problems: &mut Vec<String>,
     ) -> Result<Held, StoreError> {
@@ -36,7 +38,7 @@ impl Run<'_> {
         let old = previous.map(|previous| previous.stream.manifest());
         let writer = ManifestWriter::create(self.store, like)?;
         let (manifest, stored_bytes) =
-            pieces.write_manifest(writer, old, &written.frames, &self.staged.frames)?;
+            placed.write_manifest(writer, old, &written.frames, &self.staged.frames)?;
         let (delta, proved) = self.proved_delta(previous, pieces, &manifest, problems)?;
         let delta_bytes: u64 = delta.iter().map(|file| file.stored_bytes).sum();
         let taken_over = pieces.staged_bytes(&self.staged.frames);

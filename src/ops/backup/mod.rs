@@ -10,6 +10,7 @@ pub mod preview;
 mod previous;
 mod prove;
 mod regular;
+mod rewrite;
 mod scan;
 mod trust;
 mod window;
@@ -21,6 +22,8 @@ use crate::format::scan::ScanCache;
 use crate::format::state::State;
 use crate::plan::chain::{self};
 use crate::report::Monitor;
+use crate::store::packer::Packer;
+use crate::store::pieces::Pieces;
 use crate::store::staging::Staged;
 use crate::store::{Store, collect, commit, staging};
 
@@ -221,7 +224,7 @@ impl Run<'_> {
         let scanned_problems = problems.len() as u64;
         let Scanned {
             pieces,
-            packer,
+            mut packer,
             catalog,
             cache,
             members,
@@ -230,12 +233,16 @@ impl Run<'_> {
             not_kept,
             ..
         } = scanned;
+        self.monitor.step("writing", None);
+        let rewritten = self.rewritten(previous, &pieces, &mut packer)?;
         let written = packer.finish()?;
         let catalog = catalog.finish()?;
-        self.monitor.step("writing", None);
         let now = unique_time(&self.versions, self.options.now);
         let held = match self.options.store_type {
-            StoreType::Rdiff => self.hold(previous, &pieces, &written, &mut problems)?,
+            StoreType::Rdiff => {
+                let placed = rewritten.as_ref().unwrap_or(&pieces);
+                self.hold(previous, &pieces, placed, &written, &mut problems)?
+            }
             StoreType::Tar => self.archive(previous, &pieces, &written, now)?,
         };
         let version = Version {
@@ -275,6 +282,29 @@ impl Run<'_> {
             not_kept,
             damage: self.damage,
         })
+    }
+
+    /// The new stream with what is left in mostly dead objects packed again. Nothing is if the previous version stays
+    /// whole: then it needs them still.
+    fn rewritten(
+        &self,
+        previous: Option<&Previous>,
+        pieces: &Pieces,
+        packer: &mut Packer,
+    ) -> Result<Option<Pieces>, StoreError> {
+        let Some(previous) = previous.filter(|_| self.options.store_type == StoreType::Rdiff)
+        else {
+            return Ok(None);
+        };
+        if self.next_kind() == VersionKind::Full {
+            return Ok(None);
+        }
+        let older = &self.versions[..self.versions.len() - 1];
+        let others: Vec<&Version> = older
+            .iter()
+            .filter(|version| version.whole.is_some())
+            .collect();
+        rewrite::rewritten(self.store, pieces, previous, &others, packer)
     }
 
     fn next_kind(&self) -> VersionKind {
