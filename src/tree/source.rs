@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
-use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{self, Advice, FileType, Mode, OFlags, SeekFrom};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::found::Found;
 use super::meta::Meta;
@@ -154,12 +156,32 @@ fn xattrs(found: &Found) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(xattrs)
 }
 
+/// Shorter files are left to the kernel.
+const COLD_MIN_BYTES: u64 = 8 << 20;
+/// At so many places a file is looked at to tell whether it is in the page cache.
+const COLD_PROBES: u64 = 16;
+
+/// Whether most of a file is not in the page cache, as far as a few places tell. A file system that cannot tell has it
+/// all there.
+fn is_cold(file: &File, size: u64) -> bool {
+    let misses = (0..COLD_PROBES).filter(|probe| {
+        let mut byte = [0];
+        let place = size / COLD_PROBES * probe;
+        let buffers = &mut [IoSliceMut::new(&mut byte)];
+        let read = preadv2(file, buffers, place, ReadWriteFlags::NOWAIT);
+        read == Err(rustix::io::Errno::AGAIN)
+    });
+    misses.count() as u64 > COLD_PROBES / 2
+}
+
 /// A regular file, or a block device that is read as an image, open for reading.
 pub struct SourceFile {
     file: File,
     /// What it was when it was opened.
     pub meta: Meta,
     size: u64,
+    /// It was not in the page cache when it was opened.
+    is_cold: bool,
 }
 
 impl SourceFile {
@@ -187,11 +209,22 @@ impl SourceFile {
         } else {
             meta.size
         };
+        let file = File::from(file);
+        let is_cold = size >= COLD_MIN_BYTES && is_cold(&file, size);
         Ok(Self {
-            file: File::from(file),
+            file,
             meta,
             size,
+            is_cold,
         })
+    }
+
+    /// Tells that a range was read and is not needed again: what was not in the page cache before need not be there
+    /// after, where it would take the room of what others use.
+    pub fn read_once(&self, offset: u64, len: u64) {
+        if let (true, Some(len)) = (self.is_cold, NonZeroU64::new(len)) {
+            let _ = fs::fadvise(&self.file, offset, Some(len), Advice::DontNeed);
+        }
     }
 
     /// Its length when it was opened.

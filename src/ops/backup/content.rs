@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use rayon::prelude::{ParallelIterator, ParallelSlice};
+use rayon::prelude::{IndexedParallelIterator, ParallelIterator, ParallelSliceMut};
 
 use super::Previous;
 use crate::catalog::member::RECORD_BYTES;
@@ -21,6 +21,8 @@ use crate::tree::source::SourceFile;
 pub const SMALL_FILE_BYTES: u64 = 1 << 20;
 /// Larger files are read by windows of this length.
 const WINDOW_BYTES: usize = 4 << 20;
+/// What a thread reads and hashes at once.
+const PART_BYTES: usize = 4 * BLOCK_BYTES;
 /// Shorter blocks are not worth a slice of their own.
 const SHARED_MIN_BYTES: u64 = 512;
 /// Bounds the memory of the index; blocks beyond are stored again.
@@ -159,7 +161,7 @@ pub fn read_small(file: &SourceFile, buffer: &mut Vec<u8>) -> io::Result<(Conten
     let count = file.read_at(buffer, 0)?;
     let content = if buffer.len() > BLOCK_BYTES {
         let mut runs = Vec::new();
-        for (number, digest) in (0..).zip(digests(buffer, false)) {
+        for (number, digest) in (0..).zip(digests(buffer)) {
             push_block(&mut runs, number, digest);
         }
         Content::large(file.size(), runs)
@@ -170,14 +172,43 @@ pub fn read_small(file: &SourceFile, buffer: &mut Vec<u8>) -> io::Result<(Conten
 }
 
 /// The digest of each block, `None` for a whole block of zeros.
-fn digests(bytes: &[u8], parallel: bool) -> Vec<Option<Digest>> {
-    let digest =
-        |block: &[u8]| (block.len() < BLOCK_BYTES || !is_zero(block)).then(|| Digest::of(block));
-    if parallel {
-        bytes.par_chunks(BLOCK_BYTES).map(digest).collect()
+fn digests(bytes: &[u8]) -> impl Iterator<Item = Option<Digest>> {
+    bytes
+        .chunks(BLOCK_BYTES)
+        .map(|block| (block.len() < BLOCK_BYTES || !is_zero(block)).then(|| Digest::of(block)))
+}
+
+/// Fills a window, with zeros where the file ends before it. Returns how many bytes there were, and the blocks' digests.
+///
+/// Each thread reads what it hashes: the bytes are in its cache then. That is faster than to hash a mapped file, which
+/// costs a page fault for every 64 KiB at best, and a file may shrink without harm.
+fn read_window(
+    file: &SourceFile,
+    window: &mut [u8],
+    at: u64,
+    parallel: bool,
+) -> io::Result<(usize, Vec<Option<Digest>>)> {
+    let read = |(index, part): (usize, &mut [u8])| {
+        let count = file.read_at(part, at + (index * PART_BYTES) as u64)?;
+        part[count..].fill(0);
+        Ok((count, digests(part).collect::<Vec<_>>()))
+    };
+    let parts: io::Result<Vec<_>> = if parallel {
+        window
+            .par_chunks_mut(PART_BYTES)
+            .enumerate()
+            .map(read)
+            .collect()
     } else {
-        bytes.chunks(BLOCK_BYTES).map(digest).collect()
-    }
+        window
+            .chunks_mut(PART_BYTES)
+            .enumerate()
+            .map(read)
+            .collect()
+    };
+    let (counts, digests): (Vec<usize>, Vec<_>) = parts?.into_iter().unzip();
+    file.read_once(at, window.len() as u64);
+    Ok((counts.into_iter().sum(), digests.concat()))
 }
 
 fn push_block(runs: &mut Vec<Run>, number: u64, digest: Option<Digest>) {
@@ -233,12 +264,11 @@ impl Placer<'_, '_> {
             let extent = file.data_end(at).max(at + 1).next_multiple_of(BLOCK) - at;
             let window = (size - at).min(WINDOW_BYTES as u64).min(extent);
             let window = usize::try_from(window).expect("at most the buffer");
-            let count = file.read_at(&mut buffer[..window], at)?;
-            buffer[count..window].fill(0);
+            // While all threads compress, to wait for one of them takes longer than to go on alone.
+            let parallel = window >= 2 * PART_BYTES && !self.packer.is_busy();
+            let (count, digests) = read_window(file, &mut buffer[..window], at, parallel)?;
             torn |= count < window;
-            // While all threads compress, to wait for one of them takes longer than to hash alone.
-            let parallel = window >= 4 * BLOCK_BYTES && !self.packer.is_busy();
-            for (index, digest) in digests(&buffer[..window], parallel).into_iter().enumerate() {
+            for (index, digest) in digests.into_iter().enumerate() {
                 let number = at / BLOCK + index as u64;
                 push_block(&mut runs, number, digest);
                 if let Some(digest) = digest {
