@@ -336,3 +336,37 @@ pub fn common_suffix(a: &[u8], b: &[u8]) -> usize {
         .take_while(|(a, b)| a == b)
         .count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::differing;
+
+    #[test]
+    fn bytes_outside_of_the_differing_ranges_are_the_same() {
+        let old: Vec<u8> = (0..1000_u32)
+            .map(|n| (n * n % 251).to_le_bytes()[0])
+            .collect();
+        for places in [
+            &[][..],
+            &[0],
+            &[999],
+            &[63, 64],
+            &[5, 700, 701],
+            &[128, 300],
+        ] {
+            let mut new = old.clone();
+            for place in places {
+                new[*place] ^= 1;
+            }
+            let ranges = differing(&old, &new);
+            let within = |place: &usize| ranges.iter().any(|range| range.contains(place));
+            assert!(places.iter().all(within), "{places:?}: {ranges:?}");
+            let same = (0..1000).filter(|place| !within(place));
+            assert!(same.into_iter().all(|place| old[place] == new[place]));
+            assert!(
+                ranges.iter().all(|range| range.len() <= 64 + 2),
+                "{ranges:?}"
+            );
+        }
+    }
+}

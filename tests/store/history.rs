@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use btw_backup::store::disk::Disk;
 
 use crate::sim::SimDisk;
-use crate::world::{leftovers, options, run, source, streams, tree, versions};
+use crate::world::{leftovers, options, run, source, streams, text, tree, versions};
 
 const DAYS: i64 = 400;
 
@@ -155,4 +155,49 @@ fn j1_j2_clocks_that_stand_still_or_go_back_do_no_harm() {
     times.dedup();
     assert_eq!(times.len(), 6, "times are labels, and unique");
     assert_eq!(streams(Arc::new(disk)).unwrap().len(), 6);
+}
+
+/// The length of all objects.
+fn object_bytes(disk: &SimDisk) -> u64 {
+    let contents = disk.contents().into_iter();
+    let objects = contents.filter(|(path, _)| path.starts_with("objects/"));
+    objects.map(|(_, bytes)| bytes.len() as u64).sum()
+}
+
+#[test]
+fn what_is_left_of_mostly_dead_objects_is_stored_again_and_they_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let src = source(&dir);
+    fs::create_dir_all(&src).unwrap();
+    for file in 0..60 {
+        fs::write(src.join(format!("f{file}")), text(file, 4_000)).unwrap();
+    }
+    let disk = SimDisk::default();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut undisturbed = std::collections::BTreeMap::new();
+    for step in 0..60_u64 {
+        // Some files change all the time, some hardly ever: every object keeps a little that lives long.
+        for file in (0..60).filter(|file| step % (file + 1) == 0) {
+            fs::write(src.join(format!("f{file}")), text(step * 100 + file, 4_000)).unwrap();
+        }
+        let report = run(Arc::clone(&shared), &options(&src, 0, 1000, 0)).unwrap();
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        let Outcome::Committed(version) = report.outcome else {
+            panic!("changed, but not committed");
+        };
+        let seen = streams(Arc::clone(&shared)).unwrap();
+        undisturbed.insert(version.seq, seen[&version.seq]);
+        assert_eq!(leftovers(&shared).unwrap(), Vec::<String>::new());
+        if step % 20 == 19 {
+            assert_eq!(seen, undisturbed, "versions changed");
+            disk.settle();
+        }
+    }
+    let all = versions(Arc::clone(&shared)).unwrap();
+    let whole = all.iter().filter_map(|version| version.whole.as_ref());
+    let needed: u64 = whole.map(|whole| whole.stored_bytes).sum();
+    let used = object_bytes(&disk);
+    println!("60 versions: objects of {used} bytes, frames in use of {needed}");
+    // 60 files of 4,000 bytes with 5 bits in each; three halves of that, and the frames that are alive in part.
+    assert!(used < 225_000, "{used}");
 }
