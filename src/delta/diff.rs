@@ -38,6 +38,10 @@ impl Default for Params {
 const HINT_MIN_BYTES: usize = 12;
 /// A match of this length is taken at once.
 const GOOD_BYTES: usize = 4096;
+/// The search goes faster with every so many bytes in which nothing was found,
+const STRIDE_BYTES: usize = 8 << 10;
+/// but not faster than this: matches of 8 times as much and a window are found still.
+const STRIDE_MAX: usize = 31;
 const NONE: u32 = u32::MAX;
 
 /// A run of bytes of the new stream, lying somewhere in a buffer.
@@ -146,7 +150,7 @@ impl<'a> Index<'a> {
                 continue;
             }
             let Some(found) = self.best(old, at, anchor, expected) else {
-                at += 1;
+                at += stride(at - anchor);
                 continue;
             };
             script.literal(&old[anchor..found.old]);
@@ -275,6 +279,13 @@ impl<'a> Index<'a> {
             .filter(|skip| *skip < segment.len)?;
         Some(segment.start + skip)
     }
+}
+
+/// How far to go on after `missed` bytes without a match: where nothing was found for long (other compressed or encrypted
+/// data) it is enough to find long matches, which are extended backwards. Odd, so that all alignments with the indexed
+/// positions come in turn.
+fn stride(missed: usize) -> usize {
+    (2 * (missed / STRIDE_BYTES) + 1).min(STRIDE_MAX)
 }
 
 fn is_run(bytes: &[u8]) -> bool {

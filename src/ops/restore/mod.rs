@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+
 use crate::catalog::version::{describe, resolve};
 use crate::catalog::{Kind, Member, Version};
 use crate::digest::{BLOCK_BYTES, Digest};
@@ -25,6 +27,8 @@ pub use place::Place;
 
 /// The stream is read by windows of this length, one ahead of the writing.
 const WINDOW_BYTES: u64 = 16 << 20;
+/// So many blocks are checked at once, by all threads.
+const GROUP_BLOCKS: usize = 64;
 
 /// What to restore and how.
 #[derive(Debug, Clone, Copy)]
@@ -264,9 +268,25 @@ impl Filling<'_> {
         member: &Member,
     ) -> Result<io::Result<()>, StoreError> {
         let sparse = member.content.is_sparse();
-        for ((number, digest), block) in member.content.blocks().zip(member.placed_blocks(offset)) {
-            let bytes = self.cursor.take(block.offset..block.offset + block.len)?;
-            if Digest::of(&bytes) != digest {
+        let mut blocks = member.content.blocks().zip(member.placed_blocks(offset));
+        loop {
+            let group: Result<Vec<_>, StoreError> = blocks
+                .by_ref()
+                .take(GROUP_BLOCKS)
+                .map(|((number, digest), block)| {
+                    let bytes = self.cursor.take(block.offset..block.offset + block.len)?;
+                    Ok((number, digest, bytes))
+                })
+                .collect();
+            let group = group?;
+            let is_right =
+                |(_, digest, bytes): &(u64, Digest, Vec<u8>)| Digest::of(bytes) == *digest;
+            let right = match &group[..] {
+                [] => return Ok(Ok(())),
+                [block] => is_right(block),
+                blocks => blocks.par_iter().all(is_right),
+            };
+            if !right {
                 let detail = format!(
                     "{} in {} is not what the catalog says",
                     printable(&member.path),
@@ -274,11 +294,12 @@ impl Filling<'_> {
                 );
                 return Err(StoreError::damaged("objects or deltas", detail));
             }
-            if let Err(error) = file.write_data(&bytes, number * BLOCK_BYTES as u64, sparse) {
-                return Ok(Err(error));
+            for (number, _, bytes) in group {
+                if let Err(error) = file.write_data(&bytes, number * BLOCK_BYTES as u64, sparse) {
+                    return Ok(Err(error));
+                }
             }
         }
-        Ok(Ok(()))
     }
 }
 
