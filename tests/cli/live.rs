@@ -20,6 +20,12 @@ impl Live {
         let home = Home::new();
         let src = home.path("src");
         fs::create_dir_all(src.join("dir")).unwrap();
+        // strace counts the calls of each thread. So the thread that reads opens more in `dir` before `small` than the
+        // one that walks, which opens more in the source before `dir` than the other.
+        for name in ["0", "1", "2", "3", "4", "5"] {
+            fs::write(src.join("dir").join(name), name).unwrap();
+            fs::create_dir(src.join(name)).unwrap();
+        }
         fs::write(src.join("dir/small"), "first").unwrap();
         fs::write(src.join("zz"), "last in order").unwrap();
         trees::image(&src.join("large"), 12 << 20, 1);
@@ -56,24 +62,25 @@ impl Live {
         command
     }
 
-    /// The how-manieth call of this name of its thread has these words in it.
-    fn ordinal(&self, call: &str, words: &[&str]) -> usize {
+    /// The how-manieth `openat` in a directory of the source by its thread is the first that opens this name.
+    fn ordinal(&self, dir: &Path, name: &str) -> usize {
         let trace = self.home.path("trace");
         let done = self
             .strace(&[
                 "-o",
                 trace.to_str().unwrap(),
                 "-e",
-                &format!("trace={call}"),
+                "trace=openat",
+                "-P",
+                dir.to_str().unwrap(),
             ])
             .output()
             .unwrap();
         assert!(done.status.success());
         let lines = fs::read_to_string(trace).unwrap();
-        let found = lines
-            .lines()
-            .find(|line| words.iter().all(|word| line.contains(word)));
-        let found = found.unwrap_or_else(|| panic!("no {call} with {words:?}"));
+        let quoted = format!("\"{name}\"");
+        let found = lines.lines().find(|line| line.contains(&quoted));
+        let found = found.unwrap_or_else(|| panic!("{name} is not opened"));
         let thread = found.split(' ').next().unwrap();
         1 + lines
             .lines()
@@ -82,10 +89,12 @@ impl Live {
             .count()
     }
 
-    /// Runs a backup in which the opening of a name waits for a while, and changes something meanwhile.
-    fn while_opening(&self, name: &str, change: impl FnOnce(&Path)) -> Said {
-        let number = self.ordinal("openat", &[&format!("\"{name}\"")]);
-        self.meanwhile("openat", number, &[], change)
+    /// Runs a backup in which the opening of something waits for a while, and changes something meanwhile.
+    fn while_opening(&self, path: &str, change: impl FnOnce(&Path)) -> Said {
+        let path = self.src.join(path);
+        let (dir, name) = (path.parent().unwrap(), path.file_name().unwrap());
+        let number = self.ordinal(dir, name.to_str().unwrap());
+        self.meanwhile("openat", number, &["-P", dir.to_str().unwrap()], change)
     }
 
     /// The same for the n-th reading of a file.
@@ -208,7 +217,7 @@ fn b7_a_small_file_that_changes_is_read_again_though_its_time_is_reset() {
 #[test]
 fn b3_what_vanishes_is_named_and_its_last_content_stays() {
     let live = Live::new();
-    let said = live.while_opening("small", |src| {
+    let said = live.while_opening("dir/small", |src| {
         fs::remove_file(src.join("dir/small")).unwrap();
     });
     said.ends(3)
@@ -228,7 +237,7 @@ fn b3_what_vanishes_is_named_and_its_last_content_stays() {
 fn g4_a_file_that_becomes_a_pipe_or_a_link_is_not_opened() {
     for replace in ["mkfifo \"$0\"", "ln -s /etc/passwd \"$0\"", "mkdir \"$0\""] {
         let live = Live::new();
-        let said = live.while_opening("small", |src| {
+        let said = live.while_opening("dir/small", |src| {
             let small = src.join("dir/small");
             fs::remove_file(&small).unwrap();
             tool("bash", &["-c", replace, small.to_str().unwrap()]);
