@@ -4,12 +4,10 @@
 //! copies and literals are traced through all deltas, then every byte is fetched once. Memory follows the window, not
 //! the chain, and nothing is written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use quick_cache::sync::DefaultLifecycle;
-use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
 use super::delta::{DeltaReader, ScriptCache, script_cache};
@@ -23,16 +21,36 @@ use crate::error::StoreError;
 /// Decoded frames held at once while a window is fetched.
 const DECODED_BYTES: u64 = 64 << 20;
 /// Decoded frames kept for the next window.
-const KEPT_BYTES: u64 = 32 << 20;
+const KEPT_BYTES: usize = 64 << 20;
 
-type FrameCache = quick_cache::sync::Cache<FrameRef, Arc<Vec<u8>>, ByLength>;
+/// The frames that were needed last. Windows follow each other in the stream, so a frame is needed again soon or never.
+#[derive(Default)]
+struct Recent(Mutex<VecDeque<(FrameRef, Arc<Vec<u8>>)>>);
 
-#[derive(Clone)]
-struct ByLength;
+impl Recent {
+    fn frames(&self) -> MutexGuard<'_, VecDeque<(FrameRef, Arc<Vec<u8>>)>> {
+        self.0.lock().expect("no thread panics with it")
+    }
 
-impl quick_cache::Weighter<FrameRef, Arc<Vec<u8>>> for ByLength {
-    fn weight(&self, _: &FrameRef, bytes: &Arc<Vec<u8>>) -> u64 {
-        bytes.len() as u64 + 64
+    fn get(&self, frame: &FrameRef) -> Option<Arc<Vec<u8>>> {
+        let mut frames = self.frames();
+        let place = frames.iter().position(|(known, _)| known == frame)?;
+        let found = frames.remove(place)?;
+        let bytes = Arc::clone(&found.1);
+        frames.push_front(found);
+        Some(bytes)
+    }
+
+    fn insert(&self, frame: FrameRef, bytes: Arc<Vec<u8>>) {
+        let mut frames = self.frames();
+        frames.push_front((frame, bytes));
+        let mut sum = 0;
+        let fits = frames.iter().take_while(|(_, bytes)| {
+            sum += bytes.len();
+            sum <= KEPT_BYTES
+        });
+        let count = fits.count().max(1);
+        frames.truncate(count);
     }
 }
 
@@ -45,7 +63,7 @@ pub struct VersionStream {
     /// The file that all frames are in, if it is not their objects.
     archive: Option<String>,
     scripts: ScriptCache,
-    frames: FrameCache,
+    frames: Recent,
     len: u64,
 }
 
@@ -128,18 +146,6 @@ impl VersionStream {
         len: u64,
         archive: Option<String>,
     ) -> Self {
-        let options = OptionsBuilder::new()
-            .shards(1)
-            .estimated_items_capacity(64)
-            .weight_capacity(KEPT_BYTES)
-            .build();
-        let options = options.expect("all options are given");
-        let frames = FrameCache::with_options(
-            options,
-            ByLength,
-            DefaultHashBuilder::default(),
-            DefaultLifecycle::default(),
-        );
         let manifest = ManifestReader::open(store, manifest);
         Self {
             store: store.clone(),
@@ -147,7 +153,7 @@ impl VersionStream {
             manifest,
             archive,
             scripts: script_cache(),
-            frames,
+            frames: Recent::default(),
             len,
         }
     }
@@ -286,7 +292,7 @@ impl VersionStream {
             // To ask other threads for what is decoded already takes longer than to look oneself.
             let missing = batch
                 .iter()
-                .filter(|frame| self.frames.get(*frame).is_none());
+                .filter(|frame| self.frames.get(frame).is_none());
             let decoded: Result<Vec<_>, StoreError> = if missing.count() > 1 {
                 batch.par_iter().map(|frame| self.frame(frame)).collect()
             } else {
