@@ -19,6 +19,7 @@ use crate::format::staging::FrameBlocks;
 
 /// Frames that are compressed or wait for it, for each thread: bounds memory.
 const FRAMES_PER_THREAD: usize = 2;
+const FRAMES_MAX: usize = 32;
 
 /// A frame that will be there once a thread has compressed it.
 type Pending = Receiver<Result<Encoded, StoreError>>;
@@ -90,7 +91,8 @@ pub struct Written {
 impl Packer {
     /// Starts the thread. Nothing is written before the first frame is full.
     pub fn start(store: &Store, knobs: Knobs) -> Result<Self, StoreError> {
-        let (queue, frames) = sync_channel(FRAMES_PER_THREAD * rayon::current_num_threads());
+        let waiting = FRAMES_PER_THREAD * rayon::current_num_threads();
+        let (queue, frames) = sync_channel(waiting.min(FRAMES_MAX));
         let writer = ObjectWriter {
             store: store.clone(),
             knobs,
