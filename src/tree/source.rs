@@ -161,19 +161,6 @@ const COLD_MIN_BYTES: u64 = 8 << 20;
 /// At so many places a file is looked at to tell whether it is in the page cache.
 const COLD_PROBES: u64 = 16;
 
-/// Whether most of a file is not in the page cache, as far as a few places tell. A file system that cannot tell has it
-/// all there.
-fn is_cold(file: &File, size: u64) -> bool {
-    let misses = (0..COLD_PROBES).filter(|probe| {
-        let mut byte = [0];
-        let place = size / COLD_PROBES * probe;
-        let buffers = &mut [IoSliceMut::new(&mut byte)];
-        let read = preadv2(file, buffers, place, ReadWriteFlags::NOWAIT);
-        read == Err(rustix::io::Errno::AGAIN)
-    });
-    misses.count() as u64 > COLD_PROBES / 2
-}
-
 /// A regular file, or a block device that is read as an image, open for reading.
 pub struct SourceFile {
     file: File,
@@ -209,14 +196,29 @@ impl SourceFile {
         } else {
             meta.size
         };
-        let file = File::from(file);
-        let is_cold = size >= COLD_MIN_BYTES && is_cold(&file, size);
-        Ok(Self {
-            file,
+        let mut opened = Self {
+            file: File::from(file),
             meta,
             size,
-            is_cold,
-        })
+            is_cold: false,
+        };
+        opened.is_cold = size >= COLD_MIN_BYTES && opened.is_mostly_uncached();
+        Ok(opened)
+    }
+
+    /// Whether most of the data are not in the page cache, as far as a few places tell. Holes are nobody's loss, so only
+    /// data are looked at. A file system that cannot tell has it all there.
+    fn is_mostly_uncached(&self) -> bool {
+        let places = (0..COLD_PROBES).map(|probe| self.next_data(self.size / COLD_PROBES * probe));
+        let (mut probes, mut misses) = (0, 0);
+        for place in places.filter(|place| *place < self.size) {
+            let mut byte = [0];
+            let buffers = &mut [IoSliceMut::new(&mut byte)];
+            let read = preadv2(&self.file, buffers, place, ReadWriteFlags::NOWAIT);
+            probes += 1;
+            misses += u64::from(read == Err(rustix::io::Errno::AGAIN));
+        }
+        2 * misses > probes
     }
 
     /// Tells that a range was read and is not needed again: what was not in the page cache before need not be there

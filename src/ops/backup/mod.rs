@@ -284,7 +284,7 @@ impl Run<'_> {
         })
     }
 
-    /// The new stream with what is left in mostly dead objects packed again. Nothing is if the previous version stays
+    /// The new stream with what is left in dying objects packed again. Nothing is if the previous version stays
     /// whole: then it needs them still.
     fn rewritten(
         &self,

@@ -1,8 +1,8 @@
-//! Storing again what little is left of old objects, so that they can go.
+//! Storing again what is left of old objects, so that they can go.
 //!
-//! An object stays as long as a version that is held whole needs a byte of it. One of which most is dead is worth less than
-//! its room: what is alive is put into this run's frames. At least as much died before as is written again, so all
-//! rewriting together costs no more than what the changes themselves did.
+//! An object stays as long as a version that is held whole needs a byte of it. One of which a third is dead is worth less
+//! than its room: what is alive is put into this run's frames. What is written again is at most twice what died before, so
+//! all rewriting together costs no more than twice what the changes themselves did.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -22,7 +22,7 @@ const ALIVE_MIN_PERCENT: u64 = 67;
 /// A run stores at most this much again, or as much as is new.
 const RUN_BYTES: u64 = 64 << 20;
 
-/// The new stream with what is left in mostly dead objects packed again; `None` if there are none. `others` are the older
+/// The new stream with what is left in such objects packed again; `None` if there are none. `others` are the older
 /// versions that stay whole: what they need stays anyway.
 pub fn rewritten(
     store: &Store,
@@ -32,7 +32,7 @@ pub fn rewritten(
     packer: &mut Packer,
 ) -> Result<Option<Pieces>, StoreError> {
     let mut alive = Alive::of(pieces, previous)?;
-    alive.keep_mostly_dead(store)?;
+    alive.keep_dying(store)?;
     if alive.objects.is_empty() {
         return Ok(None);
     }
@@ -112,7 +112,8 @@ impl Alive {
         Ok(Self { objects })
     }
 
-    fn keep_mostly_dead(&mut self, store: &Store) -> Result<(), StoreError> {
+    /// Forgets the objects of which enough is alive.
+    fn keep_dying(&mut self, store: &Store) -> Result<(), StoreError> {
         let mut dying = HashMap::new();
         for (object, need) in self.objects.drain() {
             let path = Area::Objects.path(object);
