@@ -30,7 +30,7 @@ pub fn run(plan: &Plan, set: &Set, data: &Data, results: &mut Results) -> Result
     };
     quiet(link, &pairs)?;
     let name = format!("{}, delta", plan.name);
-    ours(plan, &name, results)?;
+    ours(plan, &name, data, results)?;
     let bytes = old.metadata().map_err(|error| error.to_string())?.len();
     for tool in DELTA_TOOLS.iter().filter(|tool| bytes <= tool.max_bytes) {
         if tools::version(tool.version, plan.program).is_none() {
@@ -60,24 +60,34 @@ pub fn run(plan: &Plan, set: &Set, data: &Data, results: &mut Results) -> Result
     quiet("rm -f $NEW $OLD $DELTA", &pairs).map(drop)
 }
 
-/// The backup that made the delta was measured a moment ago.
-fn ours(plan: &Plan, name: &str, results: &mut Results) -> Result<(), String> {
-    let changed = |row: &&Row| row.set == plan.name && row.job == "changed" && row.tool == OURS;
-    let Some(row) = results.rows.iter().rfind(changed) else {
-        return Ok(());
-    };
-    let cost = row.cost.clone();
-    let dir = plan.work.join(OURS).join("store/data/deltas");
-    let newest = "find $DIR -type f -printf '%T@ %s\\n' | sort -n | tail -1 | cut -d' ' -f2";
-    let said = quiet(newest, &env(&[("DIR", &dir)]))?;
+/// A store of its own: in the other one files were touched before they were changed.
+fn ours(plan: &Plan, name: &str, data: &Data, results: &mut Results) -> Result<(), String> {
+    let dir = plan.work.join("ours-delta");
+    let mut pairs = env(&[("DIR", &dir), ("LIVE", &data.live), ("FIRST", &data.first)]);
+    pairs.push(("BTW".to_owned(), plan.program.to_owned()));
+    pairs.push(("HOME".to_owned(), dir.join("home").display().to_string()));
+    quiet(
+        "mkdir -p $HOME/.btw-backup $DIR/store && echo ROOT_PATH = \\\"$DIR/store\\\" > $HOME/.btw-backup/config.toml && \
+         cp -a --sparse=auto $FIRST $DIR/src && $BTW fs -q --init $DIR/src data && \
+         rm -rf $DIR/src && cp -a --sparse=auto $LIVE $DIR/src",
+        &pairs,
+    )?;
+    let log = plan.work.join("log");
+    let cost = measured("$BTW fs -q $DIR/src data", &pairs, plan.work, &log)?;
+    let said = quiet("cat $DIR/store/data/deltas/* | wc -c; rm -rf $DIR", &pairs)?;
+    let store = said
+        .trim()
+        .parse()
+        .map_err(|_| format!("wc said '{said}'"))?;
+    eprintln!(
+        "{:>12}  delta ours {:14.2} s  {store} bytes",
+        plan.name, cost.wall
+    );
     results.rows.push(Row {
         set: name.to_owned(),
         job: JOB.to_owned(),
         tool: OURS.to_owned(),
-        store: said
-            .trim()
-            .parse()
-            .map_err(|_| format!("find said '{said}'"))?,
+        store,
         cost,
     });
     Ok(())

@@ -81,6 +81,7 @@ pub fn run(
                 bench.backup(site, job, data)
             },
         );
+        warm(&data, &sites)?;
     }
     for _ in 0..plan.runs {
         data.touch()?;
@@ -111,6 +112,7 @@ pub fn run(
             }
         },
     );
+    warm(&data, &sites)?;
     bench.all(&mut sites, "verify", &data, Bench::verify);
     Ok(())
 }
@@ -261,10 +263,15 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Reads all data and stores, so that what follows finds them in the page cache.
-fn warm(dir: &Path) -> Result<(), String> {
-    let script = "find $DIR -type f -print0 | xargs -0 cat > /dev/null";
-    quiet(script, &super::data::env(&[("DIR", dir)])).map(drop)
+/// Reads the source and all stores, so that what follows finds them in the page cache.
+fn warm(data: &Data, sites: &[Site]) -> Result<(), String> {
+    let stores = sites.iter().map(|site| site.dir.clone());
+    let mut dirs = stores.chain([data.live.clone()]);
+    dirs.try_for_each(|dir| {
+        let script =
+            "find $DIR -name 'target[0-9]*' -prune -o -type f -print0 | xargs -0 -r cat > /dev/null";
+        quiet(script, &super::data::env(&[("DIR", &dir)])).map(drop)
+    })
 }
 
 fn top_entry(dir: &Path) -> Result<std::ffi::OsString, String> {

@@ -16,6 +16,7 @@ pub mod manifests;
 pub mod packer;
 pub mod pieces;
 mod readme;
+pub mod sequence;
 pub mod staging;
 pub mod stream;
 pub mod tree;

@@ -69,22 +69,76 @@ pub struct VersionStream {
 
 /// A part of a window after folding.
 enum Fold {
-    Literal {
-        script: Arc<Script>,
-        range: Range<u64>,
-    },
-    Copy {
-        offset: u64,
-        len: u64,
-    },
+    Literal(Literal),
+    Copy { offset: u64, len: u64 },
+}
+
+/// Output of a script that is no copy.
+struct Literal {
+    script: Arc<Script>,
+    range: Range<u64>,
 }
 
 /// Bytes of a frame that go to a place of the window.
-struct Fetch {
-    frame: FrameRef,
-    skip: usize,
-    take: usize,
-    at: usize,
+pub(super) struct Fetch {
+    pub frame: FrameRef,
+    pub skip: usize,
+    pub take: usize,
+    pub at: usize,
+}
+
+/// Where the bytes of a window come from.
+pub(super) struct Plan {
+    size: usize,
+    literals: Vec<(usize, Literal)>,
+    pub fetches: Vec<Fetch>,
+}
+
+impl Plan {
+    /// A window with its literals in place; what is fetched is zero yet. A buffer is used again.
+    pub fn window(&self, mut window: Vec<u8>) -> Vec<u8> {
+        window.clear();
+        window.resize(self.size, 0);
+        for (at, literal) in &self.literals {
+            let mut at = *at;
+            for piece in literal.script.slice(literal.range.clone()) {
+                if let Piece::Literal(bytes) = piece {
+                    window[at..at + bytes.len()].copy_from_slice(bytes);
+                    at += bytes.len();
+                }
+            }
+        }
+        window
+    }
+
+    /// What is fetched from each frame, in the order in which the frames are needed first.
+    pub fn by_frame(&self) -> Vec<(FrameRef, Vec<&Fetch>)> {
+        let mut places: HashMap<FrameRef, usize> = HashMap::new();
+        let mut frames: Vec<(FrameRef, Vec<&Fetch>)> = Vec::new();
+        for fetch in &self.fetches {
+            let place = *places.entry(fetch.frame).or_insert_with(|| {
+                frames.push((fetch.frame, Vec::new()));
+                frames.len() - 1
+            });
+            frames[place].1.push(fetch);
+        }
+        frames
+    }
+}
+
+/// Cuts frames into batches that memory has room for when they are decoded.
+pub(super) fn batches<T>(frames: &[(FrameRef, T)]) -> impl Iterator<Item = &[(FrameRef, T)]> {
+    let mut rest = frames;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|(frame, _)| {
+            bytes += u64::from(frame.raw_bytes);
+            bytes <= DECODED_BYTES
+        });
+        let (batch, later) = rest.split_at(fits.count().max(1).min(rest.len()));
+        rest = later;
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 impl VersionStream {
@@ -175,6 +229,31 @@ impl VersionStream {
 
     /// The bytes of `range`, which lies within the stream and fits in memory.
     pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        let plan = self.plan(range)?;
+        let mut window = plan.window(Vec::new());
+        for batch in batches(&plan.by_frame()) {
+            // To ask other threads for what is decoded already takes longer than to look oneself.
+            let missing = batch
+                .iter()
+                .filter(|(frame, _)| self.frames.get(frame).is_none());
+            let get = |(frame, _): &(FrameRef, _)| self.frame(frame);
+            let decoded: Result<Vec<_>, StoreError> = if missing.count() > 1 {
+                batch.par_iter().map(get).collect()
+            } else {
+                batch.iter().map(get).collect()
+            };
+            for ((_, fetches), bytes) in batch.iter().zip(decoded?) {
+                for fetch in fetches {
+                    window[fetch.at..fetch.at + fetch.take]
+                        .copy_from_slice(&bytes[fetch.skip..fetch.skip + fetch.take]);
+                }
+            }
+        }
+        Ok(window)
+    }
+
+    /// Where the bytes of `range` come from.
+    pub(super) fn plan(&self, range: Range<u64>) -> Result<Plan, StoreError> {
         let mut folds = vec![Fold::Copy {
             offset: range.start,
             len: range.end - range.start,
@@ -182,19 +261,15 @@ impl VersionStream {
         for delta in &self.deltas {
             folds = self.fold(folds, delta)?;
         }
-        let size = usize::try_from(range.end - range.start).expect("windows fit in memory");
-        let mut window = Vec::with_capacity(size);
-        let mut fetches = Vec::new();
+        let (mut literals, mut fetches, mut at) = (Vec::new(), Vec::new(), 0);
         for fold in folds {
             match fold {
-                Fold::Literal { script, range } => {
-                    script.slice(range).for_each(|piece| match piece {
-                        Piece::Literal(bytes) => window.extend_from_slice(bytes),
-                        Piece::Copy { .. } => unreachable!("copies were folded"),
-                    });
+                Fold::Literal(literal) => {
+                    let len = literal.range.end - literal.range.start;
+                    literals.push((at, literal));
+                    at += usize::try_from(len).expect("windows fit in memory");
                 }
                 Fold::Copy { offset, len } => {
-                    let mut at = window.len();
                     self.manifest.slices(offset..offset + len, &mut |slice| {
                         let (skip, take) = (slice.skip as usize, slice.take as usize);
                         fetches.push(Fetch {
@@ -205,21 +280,21 @@ impl VersionStream {
                         });
                         at += take;
                     })?;
-                    window.resize(
-                        window.len() + usize::try_from(len).expect("windows fit in memory"),
-                        0,
-                    );
                 }
             }
         }
-        if window.len() != size {
+        let size = usize::try_from(range.end - range.start).expect("windows fit in memory");
+        if at != size {
             return Err(StoreError::damaged(
                 Area::Deltas.dir(),
                 "the deltas do not produce the whole stream",
             ));
         }
-        self.fetch(fetches, &mut window)?;
-        Ok(window)
+        Ok(Plan {
+            size,
+            literals,
+            fetches,
+        })
     }
 
     /// Checks the frame that holds a byte of a version that is held whole: it is there and is what it should be.
@@ -258,55 +333,16 @@ impl VersionStream {
                     let end = at + piece.output_bytes();
                     folded.push(match piece {
                         Piece::Copy { offset, len } => Fold::Copy { offset, len },
-                        Piece::Literal(_) => Fold::Literal {
+                        Piece::Literal(_) => Fold::Literal(Literal {
                             script: Arc::clone(script),
                             range: at..end,
-                        },
+                        }),
                     });
                     at = end;
                 }
             })?;
         }
         Ok(folded)
-    }
-
-    /// Decodes each frame once, as many in parallel as memory allows, and puts its bytes where they belong.
-    fn fetch(&self, fetches: Vec<Fetch>, window: &mut [u8]) -> Result<(), StoreError> {
-        let mut order: Vec<FrameRef> = Vec::new();
-        let mut by_frame: HashMap<FrameRef, Vec<Fetch>> = HashMap::new();
-        for fetch in fetches {
-            let list = by_frame.entry(fetch.frame).or_default();
-            if list.is_empty() {
-                order.push(fetch.frame);
-            }
-            list.push(fetch);
-        }
-        let mut rest = &order[..];
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take_while(|frame| {
-                bytes += u64::from(frame.raw_bytes);
-                bytes <= DECODED_BYTES
-            });
-            let (batch, later) = rest.split_at(fits.count().max(1));
-            // To ask other threads for what is decoded already takes longer than to look oneself.
-            let missing = batch
-                .iter()
-                .filter(|frame| self.frames.get(frame).is_none());
-            let decoded: Result<Vec<_>, StoreError> = if missing.count() > 1 {
-                batch.par_iter().map(|frame| self.frame(frame)).collect()
-            } else {
-                batch.iter().map(|frame| self.frame(frame)).collect()
-            };
-            for (frame, bytes) in batch.iter().zip(decoded?) {
-                for fetch in &by_frame[frame] {
-                    window[fetch.at..fetch.at + fetch.take]
-                        .copy_from_slice(&bytes[fetch.skip..fetch.skip + fetch.take]);
-                }
-            }
-            rest = later;
-        }
-        Ok(())
     }
 
     fn path(&self, frame: &FrameRef) -> String {
@@ -319,12 +355,17 @@ impl VersionStream {
         if let Some(bytes) = self.frames.get(frame) {
             return Ok(bytes);
         }
+        let bytes = Arc::new(self.decoded(frame)?);
+        self.frames.insert(*frame, Arc::clone(&bytes));
+        Ok(bytes)
+    }
+
+    /// A frame's raw bytes, read and decoded.
+    pub(super) fn decoded(&self, frame: &FrameRef) -> Result<Vec<u8>, StoreError> {
         let path = self.path(frame);
         let stored = self
             .store
             .read_range(&path, frame.offset, frame.stored_bytes)?;
-        let bytes = Arc::new(codec::decode(&stored, frame.raw_bytes, &path)?);
-        self.frames.insert(*frame, Arc::clone(&bytes));
-        Ok(bytes)
+        codec::decode(&stored, frame.raw_bytes, &path)
     }
 }

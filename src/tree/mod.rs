@@ -8,6 +8,7 @@ pub mod ahead;
 pub mod archive;
 mod attributes;
 pub mod beneath;
+pub mod faults;
 pub mod found;
 pub mod header;
 pub mod meta;

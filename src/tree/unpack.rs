@@ -3,7 +3,7 @@
 //! The directory is new and belongs to us alone until everything is in it. Members come in path order: a directory gets
 //! its attributes when the first member outside of it comes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -17,49 +17,15 @@ use rustix::io::Errno;
 use super::acl;
 use super::attributes::Target;
 use super::beneath::{self, DIR_FLAGS};
+use super::faults::{Faults, Loss};
 use crate::catalog::{Kind, Member};
 use crate::digest::is_zero;
-use crate::error::printable;
 
-/// Of each kind of loss so many examples are kept.
-const EXAMPLES: usize = 20;
 /// So many directories are open at once, whatever the depth.
 const OPEN_LEVELS: usize = 16;
 
 /// What file systems allocate at once.
 const PAGE_BYTES: usize = 4096;
-
-/// What could not be made, or not made as it was.
-#[derive(Debug, Default)]
-pub struct Faults {
-    /// Members that are missing from the target, and why.
-    pub missing: Vec<(String, io::Error)>,
-    /// What about members that are there could not be set: owner, mode, ...
-    pub lost: BTreeMap<&'static str, Lost>,
-}
-
-/// How many members lost something.
-#[derive(Debug, Default)]
-pub struct Lost {
-    /// How many.
-    pub count: u64,
-    /// The first of them, each with the reason.
-    pub examples: Vec<String>,
-}
-
-impl Faults {
-    fn lose(&mut self, what: &'static str, path: &[u8], error: &io::Error) {
-        let lost = self.lost.entry(what).or_default();
-        lost.count += 1;
-        if lost.examples.len() < EXAMPLES {
-            lost.examples.push(format!("{}: {error}", printable(path)));
-        }
-    }
-
-    fn miss(&mut self, member: &Member, error: io::Error) {
-        self.missing.push((printable(&member.path), error));
-    }
-}
 
 /// Unpacks members, given in path order.
 pub struct Unpacker {
@@ -98,14 +64,20 @@ impl NewFile {
         if !sparse {
             return self.write_at(bytes, offset);
         }
-        let mut at = offset;
+        let (mut start, mut at) = (0, 0);
         for page in bytes.chunks(PAGE_BYTES) {
-            if !is_zero(page) {
-                self.write_at(page, at)?;
+            if is_zero(page) {
+                self.write_at(&bytes[start..at], offset + start as u64)?;
+                start = at + page.len();
             }
-            at += page.len() as u64;
+            at += page.len();
         }
-        Ok(())
+        self.write_at(&bytes[start..], offset + start as u64)
+    }
+
+    /// Gives the file, which is filled, its attributes; returns what could not be set.
+    pub fn finish(&self, member: &Member) -> Vec<Loss> {
+        set_attributes(member, &Target::Open(self.file.as_fd()))
     }
 }
 
@@ -149,7 +121,7 @@ impl Unpacker {
 
     /// Gives a file that was filled its attributes.
     pub fn finish_file(&mut self, member: &Member, file: &NewFile) {
-        self.attributes(member, &Target::Open(file.file.as_fd()));
+        self.faults.lose_all(&member.path, file.finish(member));
     }
 
     /// Removes a file whose content could not be had, and records that it is missing.
@@ -309,37 +281,38 @@ impl Unpacker {
         }
     }
 
-    /// Owner first, because a change of owner clears setuid and capabilities; then attributes, mode, and time last.
     fn attributes(&mut self, member: &Member, target: &Target<'_>) {
-        let mut results = Vec::new();
-        let owner = target.set_owner(member);
-        let owned = owner.is_ok() || target.has_owner(member);
-        results.push(("owner", if owned { Ok(()) } else { owner }));
-        for (key, value) in &member.xattrs {
-            results.push(("extended attributes", target.set_xattr(key, value)));
-        }
-        if member.kind != Kind::Symlink {
-            // Setuid and setgid only for the right owner.
-            let mode = if owned {
-                member.mode
-            } else {
-                member.mode & 0o1777
-            };
-            if mode != member.mode {
-                results.push((
-                    "setuid or setgid",
-                    Err(io::Error::other("the owner is another")),
-                ));
-            }
-            results.push(("mode", target.set_mode(Mode::from_raw_mode(mode))));
-        }
-        results.push(("time", target.set_time(member.mtime)));
-        for (what, result) in results {
-            if let Err(error) = result {
-                self.faults.lose(what, &member.path, &error);
-            }
-        }
+        self.faults
+            .lose_all(&member.path, set_attributes(member, target));
     }
+}
+
+/// Owner first, because a change of owner clears setuid and capabilities; then attributes, mode, and time last.
+fn set_attributes(member: &Member, target: &Target<'_>) -> Vec<Loss> {
+    let mut lost = Vec::new();
+    let mut note =
+        |what, result: io::Result<()>| lost.extend(result.err().map(|error| (what, error)));
+    let owner = target.set_owner(member);
+    let owned = owner.is_ok() || target.has_owner(member);
+    note("owner", if owned { Ok(()) } else { owner });
+    for (key, value) in &member.xattrs {
+        note("extended attributes", target.set_xattr(key, value));
+    }
+    if member.kind != Kind::Symlink {
+        // Setuid and setgid only for the right owner.
+        let mode = if owned {
+            member.mode
+        } else {
+            member.mode & 0o1777
+        };
+        if mode != member.mode {
+            let error = io::Error::other("the owner is another");
+            note("setuid or setgid", Err(error));
+        }
+        note("mode", target.set_mode(Mode::from_raw_mode(mode)));
+    }
+    note("time", target.set_time(member.mtime));
+    lost
 }
 
 /// The directory part of a path and its last name.

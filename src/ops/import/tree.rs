@@ -12,7 +12,8 @@ use crate::digest::{BLOCK_BYTES, is_zero};
 use crate::error::printable;
 use crate::tree::archive::{ArchiveReader, Entry};
 use crate::tree::beneath;
-use crate::tree::unpack::{Faults, NewFile, Unpacker};
+use crate::tree::faults::Faults;
+use crate::tree::unpack::{NewFile, Unpacker};
 
 /// Unpacks an archive below `root`, which is empty and private. Of several members of one name the last counts, as with
 /// tar. A name that leads elsewhere makes the whole archive unfit.

@@ -1,0 +1,331 @@
+//! Filling the directory beside the target: members are made in their order by one thread; what files hold is checked and
+//! written, and their attributes are set, by all threads.
+
+use std::ffi::OsStr;
+use std::io;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use rayon::Scope;
+
+use super::Place;
+use super::cursor::{Cursor, Window};
+use crate::catalog::version::describe;
+use crate::catalog::{Kind, Member, Version};
+use crate::digest::{BLOCK_BYTES, Digest};
+use crate::error::{Error, StoreError, printable, with_causes};
+use crate::report::Monitor;
+use crate::store::Store;
+use crate::store::catalogs::CatalogReader;
+use crate::store::stream::VersionStream;
+use crate::tree::faults::{Faults, Loss};
+use crate::tree::unpack::{NewFile, Unpacker};
+
+/// So many files, or so many bytes, are one thread's job.
+const JOB_FILES: usize = 16;
+const JOB_BYTES: u64 = 1 << 20;
+/// So many jobs at most wait or are under way: their files are open.
+const JOBS: usize = 16;
+
+/// What came of it.
+pub(super) struct Filled {
+    pub faults: Faults,
+    /// The name of a single file.
+    pub single: Option<PathBuf>,
+    /// The store is to blame for some of the faults.
+    pub is_damaged: bool,
+}
+
+/// Unpacks everything below the hidden directory.
+pub(super) fn fill(
+    store: &Store,
+    versions: &[Version],
+    index: usize,
+    place: &Place,
+    partial: bool,
+    monitor: &dyn Monitor,
+) -> Result<Filled, Error> {
+    let version = &versions[index];
+    let stream = VersionStream::open(store, versions, index)?;
+    let members = CatalogReader::open(store, &version.catalog)?;
+    let unpacker =
+        Unpacker::new(place.dir()?).map_err(|error| Error::file("open", "the target", error))?;
+    std::thread::scope(|scope| {
+        let cursor = if partial {
+            Cursor::Direct(Box::new(stream))
+        } else {
+            let (cursor, reader) = Cursor::ahead();
+            std::thread::Builder::new()
+                .spawn_scoped(scope, move || reader.run(&stream))
+                .map_err(|error| Error::file("start", "a thread", error))?;
+            cursor
+        };
+        let results = Results {
+            version,
+            faults: Mutex::default(),
+            error: Mutex::default(),
+        };
+        // The windows are dropped with the cursor, which ends the other thread.
+        let mut filled = rayon::in_place_scope(|pool| {
+            let (free, slots) = channel();
+            for _ in 0..JOBS {
+                free.send(()).expect("the other end is here");
+            }
+            let filling = Filling {
+                unpacker,
+                cursor,
+                results: &results,
+                partial,
+                is_damaged: false,
+                pool,
+                job: Vec::new(),
+                job_bytes: 0,
+                free,
+                slots,
+            };
+            filling.run(members, monitor)
+        })?;
+        if let Some(error) = results.error.into_inner().expect("no thread panics") {
+            return Err(error);
+        }
+        let lost = results.faults.into_inner().expect("no thread panics");
+        filled.faults.merge(lost);
+        Ok(filled)
+    })
+}
+
+/// What the threads that fill small files leave behind.
+struct Results<'a> {
+    version: &'a Version,
+    faults: Mutex<Faults>,
+    /// The first error, which ends the restore.
+    error: Mutex<Option<Error>>,
+}
+
+impl Results<'_> {
+    fn fail(&self, error: Error) {
+        self.error
+            .lock()
+            .expect("no thread panics")
+            .get_or_insert(error);
+    }
+
+    fn has_failed(&self) -> bool {
+        self.error.lock().expect("no thread panics").is_some()
+    }
+
+    fn lose(&self, member: &Member, losses: Vec<Loss>) {
+        if !losses.is_empty() {
+            let mut faults = self.faults.lock().expect("no thread panics");
+            faults.lose_all(&member.path, losses);
+        }
+    }
+
+    fn damaged(&self, member: &Member) -> StoreError {
+        let detail = format!(
+            "{} in {} is not what the catalog says",
+            printable(&member.path),
+            describe(self.version)
+        );
+        StoreError::damaged("objects or deltas", detail)
+    }
+}
+
+/// A regular file that was made. Whoever fills the last part of it gives it its attributes.
+struct Made {
+    member: Member,
+    file: NewFile,
+}
+
+/// Blocks of a file, all or some.
+struct Part {
+    made: Arc<Made>,
+    blocks: Vec<Block>,
+}
+
+struct Block {
+    number: u64,
+    digest: Digest,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    In(Arc<Window>, Range<u64>),
+    /// A block that no window holds whole.
+    Own(Vec<u8>),
+}
+
+impl Part {
+    fn fill(self, results: &Results<'_>) -> Result<(), Error> {
+        let Made { member, file } = &*self.made;
+        let sparse = member.content.is_sparse();
+        for block in &self.blocks {
+            let bytes = match &block.bytes {
+                Bytes::In(window, range) => window.slice(range.clone()),
+                Bytes::Own(bytes) => bytes,
+            };
+            if Digest::of(bytes) != block.digest {
+                return Err(results.damaged(member).into());
+            }
+            file.write_data(bytes, block.number * BLOCK_BYTES as u64, sparse)
+                .map_err(|error| Error::file("restore", printable(&member.path), error))?;
+        }
+        if let Some(Made { member, file }) = Arc::into_inner(self.made) {
+            results.lose(&member, file.finish(&member));
+        }
+        Ok(())
+    }
+}
+
+/// A restore under way.
+struct Filling<'a, 'scope> {
+    unpacker: Unpacker,
+    cursor: Cursor,
+    results: &'scope Results<'scope>,
+    partial: bool,
+    is_damaged: bool,
+    pool: &'a Scope<'scope>,
+    /// The next job, and how much its files hold.
+    job: Vec<Part>,
+    job_bytes: u64,
+    free: Sender<()>,
+    slots: Receiver<()>,
+}
+
+impl Filling<'_, '_> {
+    fn run(mut self, mut members: CatalogReader, monitor: &dyn Monitor) -> Result<Filled, Error> {
+        let (mut single, mut first) = (None, true);
+        while let Some((offset, member)) = members.next_member()? {
+            if first && !member.path.is_empty() && member.kind == Kind::Regular {
+                single = Some(PathBuf::from(OsStr::from_bytes(&member.path)));
+            }
+            first = false;
+            let stream_bytes = member.stream_bytes();
+            match member.kind {
+                Kind::Absent => {}
+                Kind::Regular => self.file(offset, member)?,
+                _ => self.unpacker.make(&member),
+            }
+            self.give_up_if_full()?;
+            if self.results.has_failed() {
+                break;
+            }
+            monitor.advance(stream_bytes);
+        }
+        self.send();
+        Ok(Filled {
+            faults: self.unpacker.finish(),
+            single,
+            is_damaged: self.is_damaged,
+        })
+    }
+
+    fn file(&mut self, offset: u64, member: Member) -> Result<(), Error> {
+        let Some(file) = self.unpacker.create(&member) else {
+            return Ok(());
+        };
+        if self.partial {
+            return self.file_if_sound(offset, &member, &file);
+        }
+        let made = Arc::new(Made { member, file });
+        let content = &made.member.content;
+        let mut blocks = Vec::new();
+        for ((number, digest), block) in content.blocks().zip(made.member.placed_blocks(offset)) {
+            let range = block.offset..block.offset + block.len;
+            let bytes = match self.cursor.window(&range)? {
+                Some(window) => Bytes::In(window, range),
+                None => Bytes::Own(self.cursor.take(range)?),
+            };
+            self.job_bytes += block.len;
+            blocks.push(Block {
+                number,
+                digest,
+                bytes,
+            });
+            if self.job_bytes >= JOB_BYTES {
+                self.add(&made, std::mem::take(&mut blocks));
+                self.send();
+            }
+        }
+        // Also a file without blocks gets its attributes.
+        self.add(&made, blocks);
+        drop(made);
+        if self.job.len() >= JOB_FILES {
+            self.send();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, made: &Arc<Made>, blocks: Vec<Block>) {
+        let made = Arc::clone(made);
+        self.job.push(Part { made, blocks });
+    }
+
+    /// Has another thread fill the files that were made.
+    fn send(&mut self) {
+        let job = std::mem::take(&mut self.job);
+        self.job_bytes = 0;
+        self.slots.recv().expect("this holds a sender");
+        let (results, free) = (self.results, self.free.clone());
+        self.pool.spawn(move |_| {
+            if let Err(error) = job.into_iter().try_for_each(|part| part.fill(results)) {
+                results.fail(error);
+            }
+            // The restore may have ended.
+            let _ = free.send(());
+        });
+    }
+
+    /// After a full disk nothing else can succeed.
+    fn give_up_if_full(&self) -> Result<(), Error> {
+        match self.unpacker.last_missing() {
+            Some((path, error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                Err(Error::file("restore", path, io::Error::from(error.kind())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Fills a file, or removes it again if a block of it is damaged.
+    fn file_if_sound(&mut self, offset: u64, member: &Member, file: &NewFile) -> Result<(), Error> {
+        match self.write_blocks(file, offset, member) {
+            Ok(Ok(())) => self.unpacker.finish_file(member, file),
+            Ok(Err(error)) => self.unpacker.failed(member, error),
+            Err(error @ StoreError::Damaged { .. }) => {
+                self.is_damaged = true;
+                self.unpacker
+                    .failed(member, io::Error::other(with_causes(&error)));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Writes a file's blocks where they belong. The outer error is the store's, the inner one the target's.
+    fn write_blocks(
+        &mut self,
+        file: &NewFile,
+        offset: u64,
+        member: &Member,
+    ) -> Result<io::Result<()>, StoreError> {
+        let sparse = member.content.is_sparse();
+        for ((number, digest), block) in member.content.blocks().zip(member.placed_blocks(offset)) {
+            let bytes = self.cursor.take(block.offset..block.offset + block.len)?;
+            if Digest::of(&bytes) != digest {
+                return Err(self.results.damaged(member));
+            }
+            if let Err(error) = file.write_data(&bytes, number * BLOCK_BYTES as u64, sparse) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
