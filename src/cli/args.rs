@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -47,6 +48,8 @@ Examples:
   btw-backup list home                      what there is
   btw-backup restore home /tmp/home         the newest version
   btw-backup restore --at '2026-11-20 10:00' home /tmp/then
+  btw-backup find home plan.txt             when it was, in which versions
+  btw-backup verify --deep                  prove that all of it restores
 
 Exit codes: 0 done, or nothing to do; 3 done with warnings; 4 locked; 1 failed; 5 damage in the store;
 2 wrong usage or configuration.";
@@ -71,6 +74,39 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup list\n  btw-backup list home\n  btw-backup list --json home"
     )]
     List(List),
+    /// Show what is in a version
+    #[command(
+        after_help = "Examples:\n  btw-backup ls home\n  btw-backup ls -l home docs/letters\n  btw-backup ls -R --at yesterday home docs"
+    )]
+    Ls(Ls),
+    /// Write a file's content, as it was, to the standard output
+    #[command(
+        after_help = "Examples:\n  btw-backup cat home docs/plan.txt\n  btw-backup cat --at v3 home docs/plan.txt > plan-then.txt"
+    )]
+    Cat(Cat),
+    /// Show in which versions files of some name were, and when they changed
+    #[command(
+        after_help = "Examples:\n  btw-backup find home plan.txt\n  btw-backup find home '*.odt'\n  btw-backup find home '/docs/**/plan*'"
+    )]
+    Find(Find),
+    /// Show all that a path has been: when, size, digest
+    #[command(after_help = "Example:\n  btw-backup history home docs/plan.txt")]
+    History(History),
+    /// Show what differs between two versions
+    #[command(
+        after_help = "Examples:\n  btw-backup diff home                      the newest against the one before\n  btw-backup diff home --from yesterday\n  btw-backup diff home --from v3 --to v5 -p  with the lines of small text files"
+    )]
+    Diff(Diff),
+    /// Write the tar archive of a version
+    #[command(
+        after_help = "Examples:\n  btw-backup export home home.tar\n  btw-backup export --at v3 home - | tar -t"
+    )]
+    Export(Export),
+    /// Prove that what is stored is what was stored
+    #[command(
+        after_help = "Examples:\n  btw-backup verify                  every file of every store\n  btw-backup verify --deep home      rebuild every version of one\n  btw-backup verify --sample 5 home  a part, another one each time"
+    )]
+    Verify(Verify),
     /// Restore a version
     #[command(
         after_help = "Examples:\n  btw-backup restore home /tmp/home\n  btw-backup restore --at 2026-11-20 home /tmp/then\n  btw-backup restore --at latest~2 home /tmp/before"
@@ -144,8 +180,9 @@ pub struct List {
     pub dst: Option<String>,
 }
 
+/// Which version.
 #[derive(clap::Args)]
-pub struct Restore {
+pub struct At {
     /// Which version: latest, latest~2, v17, 2026-11-20, '2026-11-20 10:00', 10:00, yesterday, -2 (days back), 3d (that
     /// long ago), 2026-11-20T10:00:00Z. The newest that is not later is taken
     #[arg(
@@ -155,14 +192,151 @@ pub struct Restore {
         allow_hyphen_values = true
     )]
     pub at: String,
-    /// Restore what can be though something is damaged, and name what is missing
-    #[arg(long)]
-    pub partial: bool,
-    /// Whose the store is, if it is not root's and root restores
+}
+
+/// A store that is read.
+#[derive(clap::Args)]
+pub struct Reading {
+    /// Whose the store is, if it is not root's and root reads it
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
     /// The store, a path below `ROOT_PATH`
     pub dst: String,
+}
+
+#[derive(clap::Args)]
+pub struct Ls {
+    #[command(flatten)]
+    pub at: At,
+    /// Show mode, owner, size and time too
+    #[arg(short)]
+    pub long: bool,
+    /// Show everything below
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// A path below the source [default: the source itself]
+    pub path: Option<OsString>,
+}
+
+#[derive(clap::Args)]
+pub struct Cat {
+    #[command(flatten)]
+    pub at: At,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// A file, as a path below the source
+    pub path: OsString,
+}
+
+#[derive(clap::Args)]
+pub struct Find {
+    /// Look only at versions up to this one
+    #[command(flatten)]
+    pub at: At,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// A name, or a pattern as in EXCLUDE: *.odt anywhere, /docs/* from the source on
+    pub pattern: String,
+}
+
+#[derive(clap::Args)]
+pub struct History {
+    /// Look only at versions up to this one
+    #[command(flatten)]
+    pub at: At,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// A path below the source
+    pub path: OsString,
+}
+
+#[derive(clap::Args)]
+pub struct Diff {
+    /// The earlier version [default: the one before the later]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// The later version
+    #[arg(
+        long,
+        visible_alias = "at",
+        value_name = "WHEN",
+        default_value = "latest",
+        allow_hyphen_values = true
+    )]
+    pub to: String,
+    /// Only count
+    #[arg(long, conflicts_with = "patch")]
+    pub stat: bool,
+    /// Show the lines that differ in small text files
+    #[arg(short, long, conflicts_with = "json")]
+    pub patch: bool,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// Only what is at or below this path
+    pub path: Option<OsString>,
+}
+
+#[derive(clap::Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub at: At,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// The archive to make, or - for the standard output
+    pub file: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct Verify {
+    /// Only this version [default: all]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
+    pub at: Option<String>,
+    /// Rebuild every version and compare it with its catalog
+    #[arg(long, conflicts_with = "sample")]
+    pub deep: bool,
+    /// Read only so many percent of the store, others each time
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub sample: Option<f64>,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    /// Whose the store is, if it is not root's and root reads it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`; without it all stores are verified
+    pub dst: Option<String>,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err("a number above 0 and up to 100 is expected".into()),
+    }
+}
+
+#[derive(clap::Args)]
+pub struct Restore {
+    #[command(flatten)]
+    pub at: At,
+    /// Restore what can be though something is damaged, and name what is missing
+    #[arg(long)]
+    pub partial: bool,
+    #[command(flatten)]
+    pub reading: Reading,
     /// A directory that does not exist or is empty
     pub target: PathBuf,
 }

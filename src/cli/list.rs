@@ -7,15 +7,15 @@ use super::args::List;
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
+use super::rows::SCHEMA;
 use super::{Context, stores};
 use crate::catalog::version::describe;
 use crate::catalog::{Version, VersionKind};
 use crate::config::general::General;
 use crate::error::Error;
+use crate::format::verified::Verified;
 use crate::store::Store;
 use crate::time::rfc3339;
-
-const SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
 struct AllStores {
@@ -31,9 +31,34 @@ struct OneStore {
 }
 
 #[derive(Serialize)]
-struct Versions {
+struct StoreAnswer {
     schema: u32,
     versions: Vec<Row>,
+    verified: Option<VerifiedRow>,
+}
+
+/// What was verified last.
+#[derive(Serialize)]
+struct VerifiedRow {
+    timestamp: String,
+    deep: bool,
+    percent: f64,
+    only: Option<u64>,
+    newest: u64,
+    sound: bool,
+}
+
+impl From<&Verified> for VerifiedRow {
+    fn from(verified: &Verified) -> Self {
+        Self {
+            timestamp: rfc3339(verified.time),
+            deep: verified.deep,
+            percent: verified.percent,
+            only: verified.only,
+            newest: verified.newest,
+            sound: verified.is_sound,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -78,14 +103,22 @@ pub fn run(context: &Context, args: &List) -> Result<Exit, Error> {
 }
 
 fn one(args: &List, general: &General, dst: &str) -> Result<Exit, Error> {
-    let versions = versions(&stores::open(general, dst)?)?;
+    let store = stores::open(general, dst)?;
+    let versions = versions(&store)?;
+    let verified = store.verified();
     if args.json {
-        print_json(&Versions {
+        print_json(&StoreAnswer {
             schema: SCHEMA,
             versions: versions.iter().map(Row::from).collect(),
+            verified: verified.as_ref().map(VerifiedRow::from),
         })?;
     } else {
-        Output::answer(&table(&versions, &TimeZone::system()))?;
+        let zone = TimeZone::system();
+        let mut text = table(&versions, &zone);
+        text.push_str(
+            &verified.map_or_else(String::new, |verified| verified_line(&verified, &zone)),
+        );
+        Output::answer(&text)?;
     }
     Ok(Exit::Done)
 }
@@ -136,6 +169,29 @@ fn versions(store: &Store) -> Result<Vec<Version>, Error> {
 fn print_json(value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).expect("plain data");
     Output::answer(&format!("{text}\n"))
+}
+
+fn verified_line(verified: &Verified, zone: &TimeZone) -> String {
+    let time = verified.time.to_zoned(zone.clone());
+    let how = if verified.deep {
+        "every version rebuilt"
+    } else {
+        "every file read"
+    };
+    let what = match (verified.only, verified.percent < 100.0) {
+        (Some(seq), _) => format!("only v{seq}"),
+        (None, true) => format!("{} % of the files read", verified.percent),
+        (None, false) => format!("{how}, up to v{}", verified.newest),
+    };
+    let result = if verified.is_sound {
+        "sound"
+    } else {
+        "damaged"
+    };
+    format!(
+        "verified {} ({what}): {result}\n",
+        time.strftime("%Y-%m-%d %H:%M:%S %:z")
+    )
 }
 
 fn summary(name: &str, versions: &[Version]) -> String {

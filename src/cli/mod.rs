@@ -1,16 +1,21 @@
 //! The command line: words typed by people in, words for people out. The only place that prints.
 
 mod args;
+mod diff;
 mod exit;
+mod export;
 mod fs;
 mod fs_init;
 mod import;
 mod list;
+mod look;
 mod output;
 mod owner;
 mod progress;
 mod restore;
+mod rows;
 mod stores;
+mod verify;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -64,6 +69,13 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
         Command::Fs(args) => fs::run(&context, &args),
         Command::Import(args) => import::run(&context, &args),
         Command::List(args) => list::run(&context, &args),
+        Command::Ls(args) => look::ls(&context, &args),
+        Command::Cat(args) => look::cat(&context, &args),
+        Command::Find(args) => look::find(&context, &args),
+        Command::History(args) => look::history(&context, &args),
+        Command::Diff(args) => diff::run(&context, &args),
+        Command::Export(args) => export::run(&context, &args),
+        Command::Verify(args) => verify::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
     }
 }

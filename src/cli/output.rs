@@ -42,6 +42,27 @@ impl Output {
         }
     }
 
+    /// A remark beside an answer: to standard error, so that it is not taken for a part of it.
+    pub fn remark(self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{NAME}: {text}");
+        }
+    }
+
+    /// An answer that is written piece by piece. Who reads no further has what was wanted.
+    pub fn answer_with(
+        answer: impl FnOnce(&mut dyn std::io::Write) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+        let result = answer(&mut out).and_then(|()| out.flush().map_err(unwritten));
+        match result {
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     /// What was asked for: printed even when quiet, without the program's name.
     pub fn answer(text: &str) -> Result<(), Error> {
         let written = std::io::stdout()
@@ -49,9 +70,7 @@ impl Output {
             .and_then(|()| std::io::stdout().flush());
         match written {
             // Who reads no further has what was wanted.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Error::file("write", "the standard output", error))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unwritten(error)),
             _ => Ok(()),
         }
     }
@@ -75,4 +94,9 @@ impl Output {
     pub fn error(error: &Error) {
         let _ = writeln!(std::io::stderr(), "{NAME}: {}", with_causes(error));
     }
+}
+
+/// The answer could not be written.
+pub fn unwritten(error: std::io::Error) -> Error {
+    Error::file("write", "the standard output", error)
 }

@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use jiff::Zoned;
-
 use super::args::Restore;
 use super::exit::Exit;
 use super::output::Output;
 use super::progress::Progress;
-use super::{Context, owner, stores};
+use super::{Context, stores};
 use crate::catalog::version::describe;
 use crate::error::Error;
 use crate::ops::restore;
-use crate::time::When;
 
 /// What is put into a store would be removed from there, or harm it.
 fn refuse_stores(target: &Path) -> Result<(), Error> {
@@ -33,14 +30,8 @@ fn refuse_stores(target: &Path) -> Result<(), Error> {
 }
 
 pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
-    let (when, remark) =
-        When::parse(&args.at, &Zoned::now()).map_err(|error| Error::Usage(error.to_string()))?;
-    if let Some(remark) = remark {
-        context.output.info(&remark);
-    }
-    let general = stores::existing_config(context)?;
-    let ownership = owner::of_store(context, None, args.user.as_deref(), &args.dst)?;
-    let store = stores::open_trusted(&general, &args.dst, &ownership)?;
+    let when = stores::when(context, &args.at.at)?;
+    let store = stores::open_to_restore(context, &args.reading)?;
     refuse_stores(&args.target)?;
     let _guard = store.lock_reader()?;
     let report = {
@@ -58,7 +49,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     let output = context.output;
     output.info(&format!(
         "{}: {} restored to {}",
-        args.dst,
+        args.reading.dst,
         describe(&report.version),
         report.target.display()
     ));

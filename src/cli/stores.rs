@@ -1,18 +1,26 @@
 //! From what the user calls a store to the store.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::process::{Gid, Uid};
 
+use jiff::Zoned;
+
 use super::Context;
+use super::args::Reading;
 use super::owner::{self, Ownership};
+use crate::catalog::Version;
+use crate::catalog::version::resolve;
 use crate::config::general::General;
 use crate::error::Error;
 use crate::format::legacy::is_legacy;
 use crate::ops::backup::refuse_foreign;
+use crate::ops::paths::member_path;
 use crate::store::disk::{Disk, LocalDisk};
 use crate::store::{Guard, Presence, Store};
+use crate::time::When;
 
 /// The configuration, for commands that only look.
 pub fn existing_config(context: &Context) -> Result<General, Error> {
@@ -36,6 +44,64 @@ pub fn open_trusted(general: &General, dst: &str, ownership: &Ownership) -> Resu
     let disk = open_disk(general, dst)?;
     owner::refuse_foreign_disk(&disk, &path, ownership)?;
     existing(general, dst, disk)
+}
+
+/// A store that is being read, and its versions.
+pub struct Read {
+    pub store: Store,
+    pub versions: Vec<Version>,
+    /// The source's path.
+    pub source: Vec<u8>,
+    _guard: Guard,
+}
+
+impl Read {
+    /// The index of the version that a user means.
+    pub fn index(&self, context: &Context, text: &str) -> Result<usize, Error> {
+        let when = when(context, text)?;
+        let version = resolve(&self.versions, &when)
+            .map_err(|error| Error::Refused(format!("{}: {error}", self.store.name())))?;
+        let index = self
+            .versions
+            .iter()
+            .position(|other| other.seq == version.seq);
+        Ok(index.expect("resolved from these"))
+    }
+
+    /// The member path that a user means; without one the source itself.
+    pub fn path(&self, text: Option<&OsString>) -> Result<Vec<u8>, Error> {
+        text.map_or(Ok(Vec::new()), |text| member_path(text, &self.source))
+    }
+}
+
+/// What a user wrote for a time; a remark is passed on.
+pub fn when(context: &Context, text: &str) -> Result<When, Error> {
+    let (when, remark) =
+        When::parse(text, &Zoned::now()).map_err(|error| Error::Usage(error.to_string()))?;
+    if let Some(remark) = remark {
+        context.output.remark(&remark);
+    }
+    Ok(when)
+}
+
+/// Opens a store to look into it; nothing is removed meanwhile.
+pub fn open_to_read(context: &Context, reading: &Reading) -> Result<Read, Error> {
+    let store = open_to_restore(context, reading)?;
+    let guard = store.lock_reader()?;
+    let state = store.current()?;
+    Ok(Read {
+        versions: store.versions(&state)?,
+        source: state.source,
+        store,
+        _guard: guard,
+    })
+}
+
+/// Opens a store, if it may be trusted.
+pub fn open_to_restore(context: &Context, reading: &Reading) -> Result<Store, Error> {
+    let general = existing_config(context)?;
+    let ownership = owner::of_store(context, None, reading.user.as_deref(), &reading.dst)?;
+    open_trusted(&general, &reading.dst, &ownership)
 }
 
 fn open_disk(general: &General, dst: &str) -> Result<LocalDisk, Error> {

@@ -54,6 +54,13 @@ pub struct MemberRecord {
     digest: [u8; 32],
 }
 
+impl MemberRecord {
+    /// The member's path.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+}
+
 /// The data blocks of one region.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct BlocksRecord {

@@ -13,6 +13,7 @@ pub mod scan;
 pub mod staging;
 pub mod state;
 mod text;
+pub mod verified;
 pub mod version;
 
 /// Why bytes or text are not what they should be.

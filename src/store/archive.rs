@@ -51,6 +51,19 @@ pub fn of_file(file: &str) -> &str {
     file.strip_suffix(DIGEST_SUFFIX).unwrap_or(file)
 }
 
+/// Compares an archive with its SHA-256, and returns its length.
+pub fn check(store: &Store, archive: &str) -> Result<u64, StoreError> {
+    let path = digest_name(archive);
+    let line = String::from_utf8_lossy(&store.read_all(&path)?).into_owned();
+    let mut hasher = Sha256::new();
+    let len = store.read_pieces(archive, &mut |bytes| hasher.update(bytes))?;
+    if line == format!("{}  {archive}\n", hex(&hasher.finalize())) {
+        return Ok(len);
+    }
+    let detail = format!("it does not have the SHA-256 that {path} says");
+    Err(StoreError::damaged(archive, detail))
+}
+
 /// Where the bytes of a new archive are now.
 pub struct Parts<'a> {
     /// The new stream.

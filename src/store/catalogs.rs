@@ -2,6 +2,7 @@
 
 use super::tree::{TreeReader, TreeWriter, WrittenTree};
 use super::{Area, Store};
+use crate::catalog::member::path_order;
 use crate::catalog::{Member, PageRef};
 use crate::digest::Digest;
 use crate::error::StoreError;
@@ -82,30 +83,51 @@ fn begins_page(record: &member::Keyed) -> bool {
 /// Reads the members of a catalog in order, each with the offset of its first byte in the stream.
 pub struct CatalogReader {
     tree: TreeReader,
-    leaves: std::vec::IntoIter<PageRef>,
+    pending: Vec<PageRef>,
     records: std::vec::IntoIter<Record>,
     path: String,
     begun: Option<Member>,
     offset: u64,
+    /// What comes before this path is passed over.
+    from: Vec<u8>,
 }
 
 impl CatalogReader {
     /// Opens the catalog with this root.
     pub fn open(store: &Store, root: &PageRef) -> Result<Self, StoreError> {
+        Self::open_at(store, root, &[])
+    }
+
+    /// The same from the first member on that does not come before `path`.
+    pub fn open_at(store: &Store, root: &PageRef, path: &[u8]) -> Result<Self, StoreError> {
         let tree = TreeReader::open(store, Area::Catalogs, root);
-        let leaves = tree.leaves()?.into_iter();
+        let (pending, offset) = tree.walk_from(path)?;
         Ok(Self {
             tree,
-            leaves,
+            pending,
             records: Vec::new().into_iter(),
             path: String::new(),
             begun: None,
-            offset: 0,
+            offset,
+            from: path.to_vec(),
         })
     }
 
     /// The next member, `None` at the end.
     pub fn next_member(&mut self) -> Result<Option<(u64, Member)>, StoreError> {
+        loop {
+            let next = self.next_in_leaves()?;
+            match &next {
+                Some((_, member)) if path_order(&member.path, &self.from).is_lt() => {}
+                _ => {
+                    self.from.clear();
+                    return Ok(next);
+                }
+            }
+        }
+    }
+
+    fn next_in_leaves(&mut self) -> Result<Option<(u64, Member)>, StoreError> {
         loop {
             let Some(record) = self.records.next() else {
                 if self.next_leaf()? {
@@ -117,6 +139,8 @@ impl CatalogReader {
                 Record::Member(record) => member::begin(record).map(Some),
                 Record::Blocks(blocks) => match &mut self.begun {
                     Some(member) => member::add_blocks(member, blocks).map(|()| None),
+                    // The first leaf may begin with blocks of a member that comes before.
+                    None if !self.from.is_empty() => continue,
                     None => return Err(StoreError::damaged(&self.path, "blocks without a member")),
                 },
             };
@@ -140,7 +164,7 @@ impl CatalogReader {
     }
 
     fn next_leaf(&mut self) -> Result<bool, StoreError> {
-        let Some(leaf) = self.leaves.next() else {
+        let Some(leaf) = self.tree.next_leaf(&mut self.pending, |_| false)? else {
             return Ok(false);
         };
         let (path, raw) = self.tree.leaf(&leaf)?;

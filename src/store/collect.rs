@@ -105,6 +105,28 @@ struct Named {
     archives: HashSet<String>,
 }
 
+/// What a version needs by itself, not counting what the newer versions need that its delta builds on: paths of files. The
+/// second is what could not be looked into, so that not everything is known.
+pub fn needed(
+    store: &Store,
+    version: &Version,
+) -> Result<(Vec<String>, Option<StoreError>), StoreError> {
+    let mut named = Named::default();
+    let result = name_version(store, version, &mut named).and_then(|()| {
+        let catalog = TreeReader::open(store, Area::Catalogs, &version.catalog);
+        catalog.visit(&mut |page| {
+            let pack = page.pack.map(|pack| (Area::Catalogs, pack));
+            named.files.extend(pack);
+        })
+    });
+    let unknown = match result {
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Io { .. })) => Some(error),
+        result => result.map(|()| None)?,
+    };
+    let files = named.files.iter().map(|(area, name)| area.path(*name));
+    Ok((files.chain(named.archives).collect(), unknown))
+}
+
 /// The files of content, pages and deltas that a state does not name.
 pub fn leftovers(store: &Store, state: &State) -> Result<Vec<String>, StoreError> {
     let mut named = Named::default();

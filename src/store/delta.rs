@@ -317,6 +317,25 @@ impl DeltaReader {
         Ok(())
     }
 
+    /// Where in the newer stream `range` lies, if a single copy produces it.
+    pub fn copied_from(
+        &self,
+        range: Range<u64>,
+        cache: &ScriptCache,
+    ) -> Result<Option<u64>, StoreError> {
+        let (mut from, mut parts) = (None, 0);
+        self.slice(range, cache, &mut |script, part| {
+            for piece in script.slice(part) {
+                parts += 1;
+                from = match piece {
+                    Piece::Copy { offset, .. } => Some(offset),
+                    Piece::Literal(_) => None,
+                };
+            }
+        })?;
+        Ok(from.filter(|_| parts == 1))
+    }
+
     /// All frames' scripts in order.
     pub fn scripts(&self) -> impl Iterator<Item = Result<Arc<Script>, StoreError>> {
         (0..self.places.len()).map(|index| self.decode(index).map(Arc::new))

@@ -12,9 +12,11 @@ pub mod commit;
 pub mod delta;
 pub mod disk;
 pub mod file;
+pub mod heads;
 pub mod manifests;
 pub mod packer;
 pub mod pieces;
+mod read;
 mod readme;
 pub mod sequence;
 pub mod staging;
@@ -34,6 +36,7 @@ use crate::error::StoreError;
 use crate::format::legacy::is_legacy;
 use crate::format::scan::{self, ScanCache};
 use crate::format::state::{self, State};
+use crate::format::verified::Verified;
 use crate::format::version;
 use disk::{Disk, DiskRead};
 
@@ -42,8 +45,7 @@ const READERS: &str = "readers";
 const README: &str = "README.txt";
 const LOG: &str = "log.txt";
 const SCAN_CACHE: &str = "cache/scan";
-/// More than any state of 10,000 versions needs.
-const TEXT_MAX_BYTES: u64 = 64 << 20;
+const VERIFIED: &str = "cache/verified";
 const SCAN_CACHE_MAX_BYTES: usize = 2 << 30;
 
 /// Kept while a store is written or read.
@@ -303,6 +305,26 @@ impl Store {
         save().map_err(|error| StoreError::io("write", SCAN_CACHE, error))
     }
 
+    /// Remembers that the store was verified.
+    pub fn record_verified(&self, verified: &Verified) -> Result<(), StoreError> {
+        let temporary = format!("{}/{}verified", Area::Cache.dir(), file::TEMPORARY);
+        let _ = self.disk.remove(&temporary);
+        let save = || {
+            let line = format!("{verified}\n");
+            self.disk
+                .create(&temporary, false)?
+                .write(line.as_bytes())?;
+            self.disk.publish(&temporary, VERIFIED, true)
+        };
+        save().map_err(|error| StoreError::io("write", VERIFIED, error))
+    }
+
+    /// When the store was verified last, if that is known.
+    pub fn verified(&self) -> Option<Verified> {
+        let text = self.read_bounded(VERIFIED, 4096).ok()?;
+        String::from_utf8_lossy(&text).parse().ok()
+    }
+
     pub(crate) fn list(&self, area: Area) -> Result<Vec<String>, StoreError> {
         self.disk
             .list(area.dir())
@@ -326,62 +348,6 @@ impl Store {
         self.disk
             .remove(path)
             .map_err(|error| StoreError::io("remove", path, error))
-    }
-
-    /// A file that is never changed; the one that was read last is still open.
-    fn open_again(&self, path: &str) -> Result<Arc<dyn DiskRead>, StoreError> {
-        let last = || self.last.lock().expect("no thread panics with it");
-        if let Some((_, file)) = last().as_ref().filter(|(name, _)| name == path) {
-            return Ok(Arc::clone(file));
-        }
-        let file = self.disk.open(path);
-        let file = Arc::from(file.map_err(|error| StoreError::io("open", path, error))?);
-        *last() = Some((path.to_owned(), Arc::clone(&file)));
-        Ok(file)
-    }
-
-    pub(crate) fn read_range(
-        &self,
-        path: &str,
-        offset: u64,
-        len: u32,
-    ) -> Result<Vec<u8>, StoreError> {
-        let file = self.open_again(path)?;
-        if offset
-            .checked_add(len.into())
-            .is_none_or(|end| end > file.len())
-        {
-            return Err(StoreError::damaged(
-                path,
-                format!(
-                    "it has {} bytes, {} are expected",
-                    file.len(),
-                    offset + u64::from(len)
-                ),
-            ));
-        }
-        let mut bytes = vec![0; len as usize];
-        file.read_at(offset, &mut bytes)
-            .map_err(|error| StoreError::io("read", path, error))?;
-        Ok(bytes)
-    }
-
-    fn read_all(&self, path: &str) -> Result<Vec<u8>, StoreError> {
-        self.read_bounded(path, TEXT_MAX_BYTES)
-    }
-
-    fn read_bounded(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
-        let file = self
-            .disk
-            .open(path)
-            .map_err(|error| StoreError::io("open", path, error))?;
-        if file.len() > max_bytes {
-            return Err(StoreError::damaged(path, "it is far too large"));
-        }
-        let mut bytes = vec![0; usize::try_from(file.len()).expect("bounded above")];
-        file.read_at(0, &mut bytes)
-            .map_err(|error| StoreError::io("read", path, error))?;
-        Ok(bytes)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading a version's stream once, from its beginning to its end.
+//! Reading a version's stream, or parts of it, once and in order.
 //!
 //! What many files share lies in one frame, so parts of a frame may be needed all over the stream. Where each is needed is
 //! known before anything is read: what is needed later is kept when its frame is decoded, and most frames are decoded once.
@@ -12,18 +12,19 @@ use super::stream::{VersionStream, batches};
 use crate::catalog::FrameRef;
 use crate::error::StoreError;
 
-/// The stream is read by windows of this length.
-const WINDOW_BYTES: u64 = 16 << 20;
+/// A whole stream is read by windows of this length.
+pub const WINDOW_BYTES: u64 = 16 << 20;
 /// At most so much is kept for later windows; what exceeds it is decoded again.
 const KEPT_BYTES: usize = 128 << 20;
 
 /// A stream that is being read.
 pub struct Sequence<'a> {
     stream: &'a VersionStream,
+    windows: Vec<Range<u64>>,
     /// The next window.
-    number: u64,
+    number: usize,
     /// Of frames that several windows need: which window needs which part, in order of windows.
-    uses: HashMap<FrameRef, Vec<(u64, Range<usize>)>>,
+    uses: HashMap<FrameRef, Vec<(usize, Range<usize>)>>,
     kept: HashMap<FrameRef, Kept>,
     kept_bytes: usize,
 }
@@ -31,15 +32,15 @@ pub struct Sequence<'a> {
 /// Parts of a frame for later windows, in order, apart from each other.
 struct Kept {
     parts: Vec<(Range<usize>, Vec<u8>)>,
-    last_window: u64,
+    last_window: usize,
 }
 
 impl Kept {
-    /// What windows after `number` need of a frame.
-    fn of(bytes: &[u8], uses: &[(u64, Range<usize>)], number: u64) -> Option<Self> {
+    /// What the windows from `next` on need of a frame.
+    fn of(bytes: &[u8], uses: &[(usize, Range<usize>)], next: usize) -> Option<Self> {
         let mut later: Vec<Range<usize>> = uses
             .iter()
-            .filter(|(window, _)| *window > number)
+            .filter(|(window, _)| *window >= next)
             .map(|(_, part)| part.clone())
             .collect();
         later.sort_unstable_by_key(|part| part.start);
@@ -50,7 +51,7 @@ impl Kept {
                 _ => merged.push(part),
             }
         }
-        let (last_window, _) = uses.last().filter(|(window, _)| *window > number)?;
+        let (last_window, _) = uses.last().filter(|(window, _)| *window >= next)?;
         let parts = merged
             .into_iter()
             .map(|part| (part.clone(), bytes[part].to_vec()));
@@ -74,11 +75,21 @@ impl Kept {
 }
 
 impl<'a> Sequence<'a> {
-    /// Finds out where which part of a frame is needed.
+    /// The whole stream.
     pub fn of(stream: &'a VersionStream) -> Result<Self, StoreError> {
-        let mut uses: HashMap<FrameRef, Vec<(u64, Range<usize>)>> = HashMap::new();
-        for number in 0..stream.len().div_ceil(WINDOW_BYTES) {
-            for fetch in stream.plan(range(stream, number))?.fetches {
+        let starts = (0..stream.len().div_ceil(WINDOW_BYTES)).map(|number| number * WINDOW_BYTES);
+        let windows = starts.map(|start| start..(start + WINDOW_BYTES).min(stream.len()));
+        Self::of_windows(stream, windows.collect())
+    }
+
+    /// These parts of the stream, ascending, each of which fits in memory. Finds out which of them need what of a frame.
+    pub fn of_windows(
+        stream: &'a VersionStream,
+        windows: Vec<Range<u64>>,
+    ) -> Result<Self, StoreError> {
+        let mut uses: HashMap<FrameRef, Vec<(usize, Range<usize>)>> = HashMap::new();
+        for (number, window) in windows.iter().enumerate() {
+            for fetch in stream.plan(window.clone())?.fetches {
                 let parts = uses.entry(fetch.frame).or_default();
                 match parts.last_mut() {
                     Some((window, part)) if *window == number && part.end == fetch.skip => {
@@ -88,12 +99,13 @@ impl<'a> Sequence<'a> {
                 }
             }
         }
-        let is_shared = |parts: &[(u64, _)]| {
+        let is_shared = |parts: &[(usize, _)]| {
             parts.first().map(|use_| use_.0) != parts.last().map(|use_| use_.0)
         };
         uses.retain(|_, parts| is_shared(parts));
         Ok(Self {
             stream,
+            windows,
             number: 0,
             uses,
             kept: HashMap::new(),
@@ -101,12 +113,13 @@ impl<'a> Sequence<'a> {
         })
     }
 
-    /// Where the next window begins in the stream, and its bytes; `None` behind the last. `buffer` is used again.
+    /// Where the next window begins in the stream, and its bytes; `None` behind the last. `buffer` is used again. After an
+    /// error the next call goes on with the window behind.
     pub fn next_window(&mut self, buffer: Vec<u8>) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        let range = range(self.stream, self.number);
-        if range.is_empty() {
+        let Some(range) = self.windows.get(self.number).cloned() else {
             return Ok(None);
-        }
+        };
+        self.number += 1;
         let plan = self.stream.plan(range.clone())?;
         let mut window = plan.window(buffer);
         let (known, missing): (Vec<_>, Vec<_>) = plan
@@ -132,10 +145,9 @@ impl<'a> Sequence<'a> {
                 self.keep(frame, &bytes);
             }
         }
-        let number = self.number;
-        self.kept.retain(|_, kept| kept.last_window > number);
+        let next = self.number;
+        self.kept.retain(|_, kept| kept.last_window >= next);
         self.kept_bytes = self.kept.values().map(Kept::bytes).sum();
-        self.number += 1;
         Ok(Some((range.start, window)))
     }
 
@@ -149,9 +161,4 @@ impl<'a> Sequence<'a> {
             self.kept.insert(*frame, kept);
         }
     }
-}
-
-fn range(stream: &VersionStream, number: u64) -> Range<u64> {
-    let start = (number * WINDOW_BYTES).min(stream.len());
-    start..(start + WINDOW_BYTES).min(stream.len())
 }

@@ -144,6 +144,20 @@ pub(super) fn batches<T>(frames: &[(FrameRef, T)]) -> impl Iterator<Item = &[(Fr
 impl VersionStream {
     /// The stream of `versions[index]`; the versions are all of the store's, in order.
     pub fn open(store: &Store, versions: &[Version], index: usize) -> Result<Self, StoreError> {
+        Self::open_from(store, versions, index, false)
+    }
+
+    /// The same by its delta, though it may be held whole too.
+    pub fn by_delta(store: &Store, versions: &[Version], index: usize) -> Result<Self, StoreError> {
+        Self::open_from(store, versions, index, true)
+    }
+
+    fn open_from(
+        store: &Store,
+        versions: &[Version],
+        index: usize,
+        by_delta: bool,
+    ) -> Result<Self, StoreError> {
         let mut deltas: Vec<DeltaReader> = Vec::new();
         for version in &versions[index..] {
             let length = |found: u64| {
@@ -156,7 +170,8 @@ impl VersionStream {
                 };
                 if fits { Ok(()) } else { Err(wrong()) }
             };
-            if let Some(whole) = &version.whole {
+            let is_passed = by_delta && version.seq == versions[index].seq;
+            if let Some(whole) = version.whole.as_ref().filter(|_| !is_passed) {
                 length(whole.manifest.stream_bytes)?;
                 return Ok(Self::new(
                     store,

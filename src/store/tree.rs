@@ -8,6 +8,7 @@ use super::codec::{self, PAGE_LEVEL};
 use super::file::NewFile;
 use super::{Area, Store};
 use crate::catalog::PageRef;
+use crate::catalog::member::path_order;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::format::page;
@@ -274,6 +275,41 @@ impl TreeReader {
             }
         })?;
         Ok(leaves)
+    }
+
+    /// The next leaf of a walk. `pending` is what is still to come, the next page last; pages that `skip` names are passed
+    /// over with all below them.
+    pub(super) fn next_leaf(
+        &self,
+        pending: &mut Vec<PageRef>,
+        skip: impl Fn(&Digest) -> bool,
+    ) -> Result<Option<PageRef>, StoreError> {
+        while let Some(page) = pending.pop() {
+            if skip(&page.digest) {
+                continue;
+            }
+            if page.level == 0 {
+                return Ok(Some(page));
+            }
+            pending.extend(self.children(&page)?.iter().rev().cloned());
+        }
+        Ok(None)
+    }
+
+    /// A walk from the leaf on that holds `path`, if any does, and where in the stream that leaf's members begin.
+    pub(super) fn walk_from(&self, path: &[u8]) -> Result<(Vec<PageRef>, u64), StoreError> {
+        let (mut pending, mut start) = (vec![self.root.clone()], 0);
+        while let Some(page) = pending.pop_if(|page| page.level > 0) {
+            let children = self.children(&page)?;
+            let after = children.partition_point(|child| path_order(&child.first, path).is_le());
+            let at = after.saturating_sub(1);
+            start += children[..at]
+                .iter()
+                .map(|child| child.stream_bytes)
+                .sum::<u64>();
+            pending.extend(children[at..].iter().rev().cloned());
+        }
+        Ok((pending, start))
     }
 
     /// The leaf that holds a byte of the stream, and where in the stream it begins.

@@ -146,6 +146,31 @@ impl Rules {
     }
 }
 
+/// Patterns by themselves.
+pub struct Patterns(Gitignore);
+
+impl Patterns {
+    /// Reads patterns; `key` names in errors where they stand.
+    pub fn new(key: &str, lines: &[String]) -> Result<Self, Error> {
+        patterns(key, lines, Path::new("/")).map(Self)
+    }
+
+    /// Whether a path matches.
+    pub fn matches(&self, path: &[u8], is_dir: bool) -> bool {
+        is_match(&self.0, path, is_dir)
+    }
+
+    /// Whether a path matches, or a directory that it lies in.
+    pub fn covers(&self, path: &[u8], is_dir: bool) -> bool {
+        let inner = path
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .any(|(at, _)| self.matches(&path[..at], true));
+        inner || self.matches(path, is_dir)
+    }
+}
+
 fn is_match(patterns: &Gitignore, path: &[u8], is_dir: bool) -> bool {
     !patterns.is_empty()
         && patterns
@@ -154,7 +179,7 @@ fn is_match(patterns: &Gitignore, path: &[u8], is_dir: bool) -> bool {
 }
 
 /// Whether `path` is `dir` or lies below it. Everything lies below the empty path.
-fn is_below(dir: &[u8], path: &[u8]) -> bool {
+pub fn is_below(dir: &[u8], path: &[u8]) -> bool {
     dir.is_empty()
         || path
             .strip_prefix(dir)

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use rayon::Scope;
+use rustix::process::{Resource, getrlimit};
 
 use super::Place;
 use super::cursor::{Cursor, Window};
@@ -25,10 +26,10 @@ use crate::tree::faults::{Faults, Loss};
 use crate::tree::unpack::{NewFile, Unpacker};
 
 /// So many files, or so many bytes, are one thread's job.
-const JOB_FILES: usize = 16;
+const JOB_FILES: usize = 8;
 const JOB_BYTES: u64 = 1 << 20;
-/// So many jobs at most wait or are under way: their files are open.
-const JOBS: usize = 16;
+/// So many jobs at most wait or are under way.
+const JOBS: usize = 24;
 
 /// What came of it.
 pub(super) struct Filled {
@@ -71,7 +72,7 @@ pub(super) fn fill(
         // The windows are dropped with the cursor, which ends the other thread.
         let mut filled = rayon::in_place_scope(|pool| {
             let (free, slots) = channel();
-            for _ in 0..JOBS {
+            for _ in 0..jobs() {
                 free.send(()).expect("the other end is here");
             }
             let filling = Filling {
@@ -97,7 +98,14 @@ pub(super) fn fill(
     })
 }
 
-/// What the threads that fill small files leave behind.
+/// How many jobs may wait: their files are open, which is limited (`RLIMIT_NOFILE`). One more is being put together.
+fn jobs() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = usize::try_from(limit / 4).unwrap_or(usize::MAX);
+    (files / JOB_FILES).saturating_sub(1).clamp(1, JOBS)
+}
+
+/// What the threads that fill files leave behind.
 struct Results<'a> {
     version: &'a Version,
     faults: Mutex<Faults>,

@@ -1,0 +1,177 @@
+//! Members and versions as rows, for people and for programs.
+
+use base64::Engine as _;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::catalog::{Kind, Member, Version};
+use crate::error::printable;
+use crate::time::rfc3339;
+
+/// The form of all answers for programs.
+pub const SCHEMA: u32 = 1;
+
+/// A member for programs.
+#[derive(Serialize)]
+pub struct MemberRow {
+    path: String,
+    /// The path's bytes in base64, if they are not all plain text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
+    kind: &'static str,
+    mode: String,
+    uid: u32,
+    gid: u32,
+    user: String,
+    group: String,
+    size_bytes: u64,
+    mtime: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    torn: bool,
+}
+
+impl From<&Member> for MemberRow {
+    fn from(member: &Member) -> Self {
+        let path = printable(&member.path);
+        let is_plain = path.as_bytes() == member.path;
+        let base64 = || base64::engine::general_purpose::STANDARD.encode(&member.path);
+        Self {
+            path_base64: (!is_plain).then(base64),
+            path,
+            kind: word(member.kind),
+            mode: format!("{:04o}", member.mode),
+            uid: member.uid,
+            gid: member.gid,
+            user: printable(&member.user),
+            group: printable(&member.group),
+            size_bytes: member.content.size,
+            mtime: time_of(member, &TimeZone::UTC, "%Y-%m-%dT%H:%M:%S%.9fZ"),
+            link: (!member.link.is_empty()).then(|| printable(&member.link)),
+            digest: (member.kind == Kind::Regular).then(|| member.content.digest.to_string()),
+            torn: member.torn,
+        }
+    }
+}
+
+/// A version for programs, in short.
+#[derive(Serialize)]
+pub struct VersionName {
+    seq: u64,
+    timestamp: String,
+}
+
+impl From<&Version> for VersionName {
+    fn from(version: &Version) -> Self {
+        Self {
+            seq: version.seq,
+            timestamp: rfc3339(version.time),
+        }
+    }
+}
+
+/// The word for a kind of member.
+pub fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Regular => "file",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symlink",
+        Kind::HardLink => "hardlink",
+        Kind::CharDevice => "chardevice",
+        Kind::BlockDevice => "blockdevice",
+        Kind::Fifo => "fifo",
+        Kind::Absent => "absent",
+    }
+}
+
+/// A member's name as listings show it: a directory ends in a slash.
+pub fn name(member: &Member) -> String {
+    let path = printable(&member.path);
+    match member.kind {
+        Kind::Directory => format!("{path}/"),
+        Kind::Absent => format!("{path} (could not be read: {})", printable(&member.link)),
+        _ => path,
+    }
+}
+
+/// A line as `ls -l` shows it.
+pub fn long(member: &Member, zone: &TimeZone) -> String {
+    let owner = |name: &[u8], id: u32| {
+        if name.is_empty() {
+            id.to_string()
+        } else {
+            printable(name)
+        }
+    };
+    let size = match member.kind {
+        Kind::CharDevice | Kind::BlockDevice => {
+            format!("{}, {}", member.device.0, member.device.1)
+        }
+        _ => member.content.size.to_string(),
+    };
+    let arrow = match member.kind {
+        Kind::Symlink => format!(" -> {}", printable(&member.link)),
+        Kind::HardLink => format!(" = {}", printable(&member.link)),
+        _ => String::new(),
+    };
+    format!(
+        "{} {:<8} {:<8} {size:>12} {} {}{arrow}",
+        mode(member),
+        owner(&member.user, member.uid),
+        owner(&member.group, member.gid),
+        time_of(member, zone, "%Y-%m-%d %H:%M:%S"),
+        name(member),
+    )
+}
+
+/// `drwxr-xr-x`.
+fn mode(member: &Member) -> String {
+    let kind = match member.kind {
+        Kind::Regular => '-',
+        Kind::Directory => 'd',
+        Kind::Symlink => 'l',
+        Kind::HardLink => 'h',
+        Kind::CharDevice => 'c',
+        Kind::BlockDevice => 'b',
+        Kind::Fifo => 'p',
+        Kind::Absent => '?',
+    };
+    let bits = member.mode;
+    let special =
+        |bit: u32, execute: u32, letter: char| match (bits & bit != 0, bits & execute != 0) {
+            (false, false) => '-',
+            (false, true) => 'x',
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+        };
+    let plain = |bit: u32, letter: char| if bits & bit == 0 { '-' } else { letter };
+    [
+        kind,
+        plain(0o400, 'r'),
+        plain(0o200, 'w'),
+        special(0o4000, 0o100, 's'),
+        plain(0o040, 'r'),
+        plain(0o020, 'w'),
+        special(0o2000, 0o010, 's'),
+        plain(0o004, 'r'),
+        plain(0o002, 'w'),
+        special(0o1000, 0o001, 't'),
+    ]
+    .iter()
+    .collect()
+}
+
+/// A member's modification time; as seconds since 1970 if no calendar goes so far.
+pub fn time_of(member: &Member, zone: &TimeZone, form: &str) -> String {
+    let (seconds, nanoseconds) = member.mtime;
+    let time = i32::try_from(nanoseconds)
+        .ok()
+        .and_then(|nanoseconds| Timestamp::new(seconds, nanoseconds).ok());
+    match time {
+        Some(time) => time.to_zoned(zone.clone()).strftime(form).to_string(),
+        None => format!("@{seconds}.{nanoseconds:09}"),
+    }
+}

@@ -1,0 +1,248 @@
+//! `verify`: proof that what is stored is what was stored.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::args::{Reading, Verify};
+use super::exit::Exit;
+use super::fs::output_bytes;
+use super::output::Output;
+use super::progress::Progress;
+use super::rows::{SCHEMA, VersionName};
+use super::{Context, stores};
+use crate::catalog::version::describe;
+use crate::error::{Error, printable};
+use crate::format::verified::Verified;
+use crate::ops::verify::{self, Broken, Report};
+
+/// So many members of a version are named.
+const NAMED_MEMBERS: usize = 20;
+
+#[derive(Serialize)]
+struct Answer {
+    schema: u32,
+    stores: Vec<StoreRow>,
+}
+
+#[derive(Serialize)]
+struct StoreRow {
+    name: String,
+    sound: bool,
+    files: u64,
+    bytes: u64,
+    rebuilt_bytes: u64,
+    versions: u64,
+    faults: Vec<FaultRow>,
+    broken: Vec<BrokenRow>,
+}
+
+#[derive(Serialize)]
+struct FaultRow {
+    file: String,
+    detail: String,
+    versions: Vec<u64>,
+}
+
+#[derive(Serialize)]
+struct BrokenRow {
+    version: VersionName,
+    unreadable: Option<String>,
+    members: Vec<String>,
+}
+
+pub fn run(context: &Context, args: &Verify) -> Result<Exit, Error> {
+    let general = stores::existing_config(context)?;
+    let (names, mut exit) = if let Some(dst) = &args.dst {
+        (vec![dst.clone()], Exit::Done)
+    } else {
+        stores::require_root(&general)?;
+        let (names, unread) = stores::find(&general.root_path);
+        unread.iter().for_each(Output::error);
+        let exits = unread.iter().map(Exit::of);
+        (names, exits.fold(Exit::Done, Exit::or))
+    };
+    let mut rows = Vec::new();
+    for name in names {
+        match one(context, args, &name) {
+            Ok(report) => {
+                if !report.is_sound() {
+                    exit = exit.or(Exit::Damage);
+                }
+                if args.json {
+                    rows.push(row(&name, &report));
+                } else {
+                    say(context, &name, &report, args.deep)?;
+                }
+            }
+            // One that cannot be read does not hide the others.
+            Err(error) => {
+                Output::error_of(&name, &error);
+                exit = exit.or(Exit::of(&error));
+            }
+        }
+    }
+    if args.json {
+        let answer = Answer {
+            schema: SCHEMA,
+            stores: rows,
+        };
+        let text = serde_json::to_string_pretty(&answer).expect("plain data");
+        Output::answer(&format!("{text}\n"))?;
+    }
+    Ok(exit)
+}
+
+fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
+    let reading = Reading {
+        user: args.user.clone(),
+        dst: name.to_owned(),
+    };
+    let store = stores::open_to_restore(context, &reading)?;
+    let when = args
+        .at
+        .as_deref()
+        .map(|text| stores::when(context, text))
+        .transpose()?;
+    let _guard = store.lock_reader()?;
+    let now = Timestamp::now();
+    let seed = u64::try_from(now.as_nanosecond() & 0xffff_ffff).unwrap_or(0);
+    let report = {
+        let progress = Progress::new(context.output);
+        let options = verify::Options {
+            when: when.as_ref(),
+            deep: args.deep,
+            sample: args.sample.map(|percent| (percent, seed)),
+        };
+        verify::verify(&store, &options, &progress)?
+    };
+    let record = Verified {
+        time: now,
+        deep: args.deep,
+        percent: args.sample.unwrap_or(100.0),
+        only: args
+            .at
+            .is_some()
+            .then(|| report.versions.first().map_or(0, |version| version.seq)),
+        newest: report.versions.last().map_or(0, |version| version.seq),
+        is_sound: report.is_sound(),
+    };
+    // A store that cannot be written to can be verified all the same.
+    if let Err(error) = store.record_verified(&record) {
+        context.output.remark(&format!(
+            "It is not recorded that {name} was verified: {error}"
+        ));
+    } else {
+        let _ = store.log(now, &format!("verify: {record}"));
+    }
+    Ok(report)
+}
+
+fn row(name: &str, report: &Report) -> StoreRow {
+    let faults = report.faults.iter().map(|fault| FaultRow {
+        file: fault.file.clone(),
+        detail: fault.detail.clone(),
+        versions: fault.versions.clone(),
+    });
+    let broken = report.broken.iter().map(|broken| BrokenRow {
+        version: VersionName::from(&broken.version),
+        unreadable: broken.unreadable.clone(),
+        members: broken.members.iter().map(|path| printable(path)).collect(),
+    });
+    StoreRow {
+        name: name.to_owned(),
+        sound: report.is_sound(),
+        files: report.files,
+        bytes: report.bytes,
+        rebuilt_bytes: report.rebuilt_bytes,
+        versions: report.versions.len() as u64,
+        faults: faults.collect(),
+        broken: broken.collect(),
+    }
+}
+
+fn say(context: &Context, name: &str, report: &Report, deep: bool) -> Result<(), Error> {
+    let rebuilt = if deep {
+        format!("; {} versions rebuilt", report.versions.len())
+    } else {
+        String::new()
+    };
+    let read = format!(
+        "{} files, {}{rebuilt}",
+        report.files,
+        output_bytes(report.bytes)
+    );
+    if report.is_sound() {
+        context.output.info(&format!("{name}: sound ({read})"));
+        return Ok(());
+    }
+    let mut text = format!("{name}: damaged ({read})\n");
+    for fault in &report.faults {
+        text.push_str(&format!("  {}\n", fault.detail));
+        if fault.versions.is_empty() {
+            text.push_str("    no version needs it\n");
+        }
+    }
+    report
+        .broken
+        .iter()
+        .for_each(|broken| describe_broken(broken, &mut text));
+    let is_broken = |seq: u64| report.broken.iter().any(|broken| broken.version.seq == seq);
+    let good: Vec<u64> = report
+        .versions
+        .iter()
+        .map(|version| version.seq)
+        .filter(|seq| !is_broken(*seq))
+        .collect();
+    text.push_str(&if good.is_empty() {
+        "  No version restores whole.\n".to_owned()
+    } else {
+        format!("  Versions that restore whole: {}\n", ranges(&good))
+    });
+    if report
+        .broken
+        .iter()
+        .any(|broken| broken.unreadable.is_none())
+    {
+        text.push_str("  What is left of the others: btw-backup restore --partial\n");
+    }
+    text.push_str("  The next btw-backup fs stores anew what the newest version lacks, if the source still has it.\n");
+    Output::answer(&text)
+}
+
+fn describe_broken(broken: &Broken, text: &mut String) {
+    let name = describe(&broken.version);
+    if let Some(why) = &broken.unreadable {
+        text.push_str(&format!("  {name}: cannot be restored: {why}\n"));
+        return;
+    }
+    text.push_str(&format!(
+        "  {name}: {} members are lost:\n",
+        broken.members.len()
+    ));
+    for path in broken.members.iter().take(NAMED_MEMBERS) {
+        text.push_str(&format!("    {}\n", printable(path)));
+    }
+    let more = broken.members.len().saturating_sub(NAMED_MEMBERS);
+    if more > 0 {
+        text.push_str(&format!("    and {more} more (--json names all)\n"));
+    }
+}
+
+/// `v1-v4, v7`.
+fn ranges(seqs: &[u64]) -> String {
+    let mut parts: Vec<(u64, u64)> = Vec::new();
+    for seq in seqs {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == *seq => *last = *seq,
+            _ => parts.push((*seq, *seq)),
+        }
+    }
+    let words = parts.iter().map(|(first, last)| {
+        if first == last {
+            format!("v{first}")
+        } else {
+            format!("v{first}-v{last}")
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,129 @@
+//! Reading out of a version: one file's content, or the whole tar stream.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::paths;
+use crate::catalog::version::describe;
+use crate::catalog::{Kind, Member, Version};
+use crate::digest::{BLOCK_BYTES, Digest};
+use crate::error::{Error, StoreError, printable};
+use crate::report::Monitor;
+use crate::store::Store;
+use crate::store::catalogs::CatalogReader;
+use crate::store::sequence::Sequence;
+use crate::store::stream::VersionStream;
+
+/// So many blocks are read at once.
+const GROUP_BLOCKS: usize = 256;
+static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+
+/// Writes the content of a regular file to `out`; each block is compared with the catalog before it is written.
+pub fn cat(
+    store: &Store,
+    versions: &[Version],
+    index: usize,
+    path: &[u8],
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let version = &versions[index];
+    let head = paths::find(store, versions, version, path)?;
+    let path = match head.kind {
+        Kind::Regular => head.path,
+        Kind::HardLink => head.link,
+        kind => return Err(no_content(&head, kind)),
+    };
+    let found = CatalogReader::open_at(store, &version.catalog, &path)?.next_member()?;
+    let (offset, member) = found
+        .filter(|(_, member)| member.path == path && member.kind == Kind::Regular)
+        .ok_or_else(|| {
+            let detail = format!("{} is a link to nothing", printable(&path));
+            StoreError::damaged("catalogs", detail)
+        })?;
+    let stream = VersionStream::open(store, versions, index)?;
+    content(&stream, version, offset, &member, out)
+}
+
+fn no_content(member: &Member, kind: Kind) -> Error {
+    let path = printable(&member.path);
+    Error::Refused(match kind {
+        Kind::Directory => format!("{path} is a directory; btw-backup ls shows what is in it"),
+        Kind::Symlink => format!("{path} is a link to {}", printable(&member.link)),
+        Kind::Absent => format!("{path} could not be read then: {}", printable(&member.link)),
+        _ => format!("{path} is a device or a pipe: it has no content"),
+    })
+}
+
+/// Writes the content of a member that begins at `offset` of the stream.
+pub fn content(
+    stream: &VersionStream,
+    version: &Version,
+    offset: u64,
+    member: &Member,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let write_error = |error| Error::file("write", "the output", error);
+    let mut at = 0;
+    let mut blocks = member
+        .content
+        .blocks()
+        .zip(member.placed_blocks(offset))
+        .peekable();
+    while blocks.peek().is_some() {
+        let group: Vec<_> = blocks.by_ref().take(GROUP_BLOCKS).collect();
+        let (first, last) = (group[0].1, group[group.len() - 1].1);
+        let bytes = stream.read(first.offset..last.offset + last.len)?;
+        let mut rest = &bytes[..];
+        for ((number, digest), block) in group {
+            let (data, after) = rest.split_at(usize::try_from(block.len).expect("64 KiB"));
+            rest = after;
+            if Digest::of(data) != digest {
+                let path = printable(&member.path);
+                let detail = format!(
+                    "{path} in {} is not what the catalog says",
+                    describe(version)
+                );
+                return Err(StoreError::damaged("objects or deltas", detail).into());
+            }
+            let start = number * BLOCK_BYTES as u64;
+            write_zeros(out, start - at).map_err(write_error)?;
+            out.write_all(data).map_err(write_error)?;
+            at = start + block.len;
+        }
+    }
+    write_zeros(out, member.content.size - at).map_err(write_error)
+}
+
+fn write_zeros(out: &mut dyn Write, mut count: u64) -> io::Result<()> {
+    while count > 0 {
+        let part = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .min(ZEROS.len());
+        out.write_all(&ZEROS[..part])?;
+        count -= part as u64;
+    }
+    Ok(())
+}
+
+/// Writes the tar stream of a version to `out`, which `name` names in errors.
+pub fn export(
+    store: &Store,
+    versions: &[Version],
+    index: usize,
+    out: &mut dyn Write,
+    name: &Path,
+    monitor: &dyn Monitor,
+) -> Result<(), Error> {
+    let stream = VersionStream::open(store, versions, index)?;
+    monitor.step("exporting", Some(stream.len()));
+    let mut sequence = Sequence::of(&stream)?;
+    let mut buffer = Vec::new();
+    while let Some((_, window)) = sequence.next_window(buffer)? {
+        out.write_all(&window)
+            .map_err(|error| Error::file("write", name, error))?;
+        monitor.advance(window.len() as u64);
+        buffer = window;
+    }
+    out.flush()
+        .map_err(|error| Error::file("write", name, error))
+}
