@@ -156,6 +156,7 @@ fn effects_happen_where_they_belong() {
                 "config",
                 "ops/restore",
                 "ops/import",
+                "cli/export.rs",
             ],
         ) {
             refuse(

@@ -26,15 +26,10 @@ pub fn run(context: &Context, args: &Export) -> Result<Exit, Error> {
         return Ok(Exit::Done);
     }
     let mut out = create(&args.file)?;
-    export(&mut out, &args.file)
-        .and_then(|()| {
-            out.sync_all()
-                .map_err(|error| Error::file("sync", &args.file, error))
-        })
-        .inspect_err(|_| {
-            // Half an archive is worse than none.
-            let _ = fs::remove_file(&args.file);
-        })?;
+    export(&mut out, &args.file).inspect_err(|_| {
+        // Half an archive is worse than none.
+        let _ = fs::remove_file(&args.file);
+    })?;
     context.output.info(&format!(
         "{}: {} exported to {}",
         args.reading.dst,

@@ -1,9 +1,10 @@
-//! The verbs: gather facts, plan, perform, report. No verb imports another.
+//! The verbs: gather facts, plan, perform, report. No verb imports another; [`parts`] and [`paths`] are what several use.
 
 pub mod backup;
 pub mod diff;
 pub mod import;
 pub mod look;
+pub mod parts;
 pub mod paths;
 pub mod read;
 pub mod restore;

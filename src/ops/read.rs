@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::parts::{self, Parts};
 use super::paths;
 use crate::catalog::version::describe;
 use crate::catalog::{Kind, Member, Version};
@@ -78,12 +79,7 @@ pub fn content(
             let (data, after) = rest.split_at(usize::try_from(block.len).expect("64 KiB"));
             rest = after;
             if Digest::of(data) != digest {
-                let path = printable(&member.path);
-                let detail = format!(
-                    "{path} in {} is not what the catalog says",
-                    describe(version)
-                );
-                return Err(StoreError::damaged("objects or deltas", detail).into());
+                return Err(not_as_recorded(&printable(&member.path), version).into());
             }
             let start = number * BLOCK_BYTES as u64;
             write_zeros(out, start - at).map_err(write_error)?;
@@ -105,7 +101,7 @@ fn write_zeros(out: &mut dyn Write, mut count: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the tar stream of a version to `out`, which `name` names in errors.
+/// Writes the tar stream of a version to `out`, which `name` names in errors. It is compared with the catalog as it goes.
 pub fn export(
     store: &Store,
     versions: &[Version],
@@ -114,11 +110,22 @@ pub fn export(
     name: &Path,
     monitor: &dyn Monitor,
 ) -> Result<(), Error> {
+    let version = &versions[index];
     let stream = VersionStream::open(store, versions, index)?;
     monitor.step("exporting", Some(stream.len()));
-    let mut sequence = Sequence::of(&stream)?;
-    let mut buffer = Vec::new();
-    while let Some((_, window)) = sequence.next_window(buffer)? {
+    let expected = Parts::of(store, version)?;
+    let windows = parts::windows(&expected.list);
+    let ranges = windows.iter().map(|parts| parts::range(parts));
+    let mut sequence = Sequence::of_windows(&stream, ranges.collect())?;
+    let (mut buffer, mut windows) = (Vec::new(), windows.into_iter());
+    while let (Some(parts), Some((start, window))) = (windows.next(), sequence.next_window(buffer)?)
+    {
+        let wrong = parts::wrong(parts, start, &window);
+        if !wrong.is_empty() {
+            let members = parts::members_of(store, version, &wrong)?;
+            let path = printable(members.first().map_or(b"its end", |path| path));
+            return Err(not_as_recorded(&path, version).into());
+        }
         out.write_all(&window)
             .map_err(|error| Error::file("write", name, error))?;
         monitor.advance(window.len() as u64);
@@ -126,4 +133,12 @@ pub fn export(
     }
     out.flush()
         .map_err(|error| Error::file("write", name, error))
+}
+
+fn not_as_recorded(path: &str, version: &Version) -> StoreError {
+    let detail = format!(
+        "{path} in {} is not what the catalog says",
+        describe(version)
+    );
+    StoreError::damaged("objects or deltas", detail)
 }

@@ -4,96 +4,17 @@
 //! same is not read again: what it costs follows what changed.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
-
-use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
 use super::Broken;
-use crate::catalog::{Member, Version};
+use crate::catalog::Version;
 use crate::digest::Digest;
 use crate::error::StoreError;
+use crate::ops::parts::{self, Part, Parts};
 use crate::report::Monitor;
 use crate::store::Store;
-use crate::store::catalogs::CatalogReader;
 use crate::store::delta::{DeltaReader, script_cache};
-use crate::store::sequence::{Sequence, WINDOW_BYTES};
+use crate::store::sequence::Sequence;
 use crate::store::stream::VersionStream;
-use crate::tree::header::{END_BYTES, header};
-
-/// What a part of a stream must be: what comes before a member's data (the padding of the member before, its header, its
-/// map), or a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
-    offset: u64,
-    len: u64,
-    digest: Digest,
-}
-
-/// A version's parts, in order; they fill its stream.
-#[derive(Default)]
-struct Parts {
-    list: Vec<Part>,
-    end: u64,
-    gap: Vec<u8>,
-}
-
-impl Parts {
-    fn of(store: &Store, version: &Version) -> Result<Self, StoreError> {
-        let mut parts = Self::default();
-        let mut members = CatalogReader::open(store, &version.catalog)?;
-        while let Some((offset, member)) = members.next_member()? {
-            parts.add(offset, &member);
-        }
-        parts.gap.extend([0; END_BYTES]);
-        parts.close_gap();
-        if parts.end == version.stream_bytes {
-            return Ok(parts);
-        }
-        let detail = format!("the catalog of v{} describes another length", version.seq);
-        Err(StoreError::damaged("catalogs", detail))
-    }
-
-    fn add(&mut self, offset: u64, member: &Member) {
-        if member.stream_bytes() == 0 {
-            return;
-        }
-        self.gap.extend(header(member));
-        self.gap
-            .extend(member.content.sparse_map().unwrap_or_default());
-        for block in member.placed_blocks(offset) {
-            self.close_gap();
-            self.list.push(Part {
-                offset: block.offset,
-                len: block.len,
-                digest: block.digest,
-            });
-            self.end = block.offset + block.len;
-        }
-        let padded = offset + member.stream_bytes();
-        let padding = padded.saturating_sub(self.end + self.gap.len() as u64);
-        self.gap
-            .resize(self.gap.len() + usize::try_from(padding).unwrap_or(0), 0);
-    }
-
-    fn close_gap(&mut self) {
-        if self.gap.is_empty() {
-            return;
-        }
-        let len = self.gap.len() as u64;
-        self.list.push(Part {
-            offset: self.end,
-            len,
-            digest: Digest::of(&self.gap),
-        });
-        self.end += len;
-        self.gap.clear();
-    }
-
-    fn at(&self, offset: u64) -> Option<&Part> {
-        let place = self.list.binary_search_by_key(&offset, |part| part.offset);
-        place.ok().map(|place| &self.list[place])
-    }
-}
 
 /// Rebuilds these versions. Returns what is broken, and how many bytes were compared.
 pub(super) fn check(
@@ -121,7 +42,7 @@ pub(super) fn check(
             Ok(parts) => match bad_parts(store, versions, index, &parts, known) {
                 Err(error) => (None, Vec::new(), Some(super::fault(error)?)),
                 Ok(bad) if bad.is_empty() => (Some(parts), Vec::new(), None),
-                Ok(bad) => (None, members_of(store, version, &bad)?, None),
+                Ok(bad) => (None, parts::members_of(store, version, &bad)?, None),
             },
         };
         compared += version.stream_bytes;
@@ -183,9 +104,9 @@ fn doubtful(delta: &DeltaReader, parts: &Parts, known: &Parts) -> Result<Vec<Par
 
 /// Reads parts and returns those that are something else, or cannot be read.
 fn compare(stream: &VersionStream, parts: &[Part]) -> Result<Vec<Part>, StoreError> {
-    let windows = windows(parts);
+    let windows = parts::windows(parts);
     let mut bad = Vec::new();
-    let ranges = windows.iter().map(|parts| range(parts)).collect();
+    let ranges = windows.iter().map(|parts| parts::range(parts)).collect();
     let Ok(mut sequence) = Sequence::of_windows(stream, ranges) else {
         return one_by_one(stream, parts);
     };
@@ -193,12 +114,7 @@ fn compare(stream: &VersionStream, parts: &[Part]) -> Result<Vec<Part>, StoreErr
     for parts in windows {
         match sequence.next_window(std::mem::take(&mut buffer)) {
             Ok(Some((start, bytes))) => {
-                let is_bad = |part: &&Part| {
-                    let at = usize::try_from(part.offset - start).expect("windows fit in memory");
-                    let len = usize::try_from(part.len).expect("windows fit in memory");
-                    Digest::of(&bytes[at..at + len]) != part.digest
-                };
-                bad.extend(parts.par_iter().filter(is_bad).copied().collect::<Vec<_>>());
+                bad.extend(parts::wrong(parts, start, &bytes));
                 buffer = bytes;
             }
             Ok(None) => break,
@@ -225,47 +141,4 @@ fn one_by_one(stream: &VersionStream, parts: &[Part]) -> Result<Vec<Part>, Store
         }
     }
     Ok(bad)
-}
-
-/// Parts that follow each other, by at most one window's length.
-fn windows(parts: &[Part]) -> Vec<&[Part]> {
-    let mut windows = Vec::new();
-    let (mut first, mut start) = (0, 0);
-    for (index, part) in parts.iter().enumerate() {
-        let before = index.checked_sub(1).map(|before| &parts[before]);
-        let follows = before.is_some_and(|before| before.offset + before.len == part.offset);
-        if !follows || part.offset + part.len - start > WINDOW_BYTES {
-            if first < index {
-                windows.push(&parts[first..index]);
-            }
-            (first, start) = (index, part.offset);
-        }
-    }
-    if first < parts.len() {
-        windows.push(&parts[first..]);
-    }
-    windows
-}
-
-fn range(parts: &[Part]) -> Range<u64> {
-    let last = parts[parts.len() - 1];
-    parts[0].offset..last.offset + last.len
-}
-
-/// The members that bad parts belong to, in path order. A header's part begins with the padding of the member before.
-fn members_of(store: &Store, version: &Version, bad: &[Part]) -> Result<Vec<Vec<u8>>, StoreError> {
-    let mut ends: Vec<u64> = bad.iter().map(|part| part.offset + part.len).collect();
-    ends.sort_unstable();
-    let mut named = Vec::new();
-    let mut members = CatalogReader::open(store, &version.catalog)?;
-    while let Some((offset, member)) = members.next_member()? {
-        let next = ends.partition_point(|end| *end <= offset);
-        if ends
-            .get(next)
-            .is_some_and(|end| *end <= offset + member.stream_bytes())
-        {
-            named.push(member.path);
-        }
-    }
-    Ok(named)
 }
