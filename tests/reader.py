@@ -132,7 +132,11 @@ class Decoder:
     def number(self):
         first = self.u8()
         need(first < 255, self.where, "not a number")
-        return first if first < 251 else int.from_bytes(self.take(2 << first - 251), "little")
+        if first < 251:
+            return first
+        value = int.from_bytes(self.take(2 << first - 251), "little")
+        need(value >= (251, 1 << 16, 1 << 32, 1 << 64)[first - 251], self.where, "a number that is not in its shortest form")
+        return value
 
     def signed(self):
         value = self.number()
@@ -174,16 +178,19 @@ def patch(newer, script, where, is_first, is_last):
     while decoder.at < len(script):
         need(not ended, where, "commands behind END")
         command = decoder.u8()
-        sized = lambda power: int.from_bytes(decoder.take(1 << power), "big")
+        number = lambda power: int.from_bytes(decoder.take(1 << power), "big")
         if command == 0:
             ended = True
+            continue
         elif command <= 0x44:
-            pieces.append(decoder.take(command if command <= 0x40 else sized(command - 0x41)))
+            length = command if command <= 0x40 else number(command - 0x41)
+            pieces.append(decoder.take(length))
         else:
             need(command <= 0x54, where, "unknown command")
-            offset, length = sized((command - 0x45) // 4), sized((command - 0x45) % 4)
-            need(0 < length <= len(newer) - offset, where, "a copy of nothing, or from behind the end")
+            offset, length = number((command - 0x45) // 4), number((command - 0x45) % 4)
+            need(offset + length <= len(newer), where, "a copy from behind the end of the newer stream")
             pieces.append(newer[offset : offset + length])
+        need(length > 0, where, "a command of length 0")
     need(ended == is_last, where, "END is missing, or not at the end")
     return b"".join(pieces)
 
@@ -387,8 +394,9 @@ def check_catalog(store, version, stream):
     for member, runs in members:
         at = check_member(member, runs, stream, at, f"{version.where}: {member.path}")
     need(version.catalog.bytes == at and stream[at:] == bytes(1024), version.where, "does not end behind its last member")
+    count = sum(member.kind != ABSENT for member, _ in members)
     size = sum(member.size for member, _ in members if member.kind == REGULAR)
-    need((len(members), size) == (version.members, version.size), version.where, "has other members than said")
+    need((count, size) == (version.members, version.size), version.where, "has other members than said")
 
 def check_version(attempt, store, version, newer):
     """Checks how a version is held, and its members; gives its stream."""

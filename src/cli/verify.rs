@@ -12,7 +12,6 @@ use super::rows::{SCHEMA, VersionName};
 use super::{Context, stores};
 use crate::catalog::version::describe;
 use crate::error::{Error, printable};
-use crate::format::verified::Verified;
 use crate::ops::verify::{self, Broken, Report};
 
 /// So many members of a version are named.
@@ -106,26 +105,13 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
     let _guard = store.lock_reader()?;
     let now = Timestamp::now();
     let seed = u64::try_from(now.as_nanosecond() & 0xffff_ffff).unwrap_or(0);
-    let report = {
-        let progress = Progress::new(context.output);
-        let options = verify::Options {
-            when: when.as_ref(),
-            deep: args.deep,
-            sample: args.sample.map(|percent| (percent, seed)),
-        };
-        verify::verify(&store, &options, &progress)?
-    };
-    let record = Verified {
-        time: now,
+    let options = verify::Options {
+        when: when.as_ref(),
         deep: args.deep,
-        percent: args.sample.unwrap_or(100.0),
-        only: args
-            .at
-            .is_some()
-            .then(|| report.versions.first().map_or(0, |version| version.seq)),
-        newest: report.versions.last().map_or(0, |version| version.seq),
-        is_sound: report.is_sound(),
+        sample: args.sample.map(|percent| (percent, seed)),
     };
+    let report = verify::verify(&store, &options, &Progress::new(context.output))?;
+    let record = report.record(&options, now);
     // A store that cannot be written to can be verified all the same.
     if let Err(error) = store.record_verified(&record) {
         context.output.remark(&format!(

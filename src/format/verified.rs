@@ -1,6 +1,7 @@
-//! When a store was verified last: `cache/verified`, one line of text. It is lost without harm.
+//! When a store was verified last: `cache/verified`, text. It is lost without harm.
 //!
-//! `verified TIME quick|deep PERCENT all|vSEQ NEWEST sound|damaged`
+//! `verified TIME quick|deep PERCENT all|vSEQ NEWEST sound|damaged`, then a line `fault FILE` for each file that was not what
+//! it must be.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +25,16 @@ pub struct Verified {
     pub newest: u64,
     /// Nothing was wrong.
     pub is_sound: bool,
+    /// Files that were missing or not what their names say: the next backup does not build on them.
+    pub faults: Vec<String>,
+}
+
+impl Verified {
+    /// The text of the file.
+    pub fn encode(&self) -> String {
+        let faults = self.faults.iter().map(|file| format!("fault {file}\n"));
+        format!("{self}\n{}", faults.collect::<String>())
+    }
 }
 
 impl fmt::Display for Verified {
@@ -43,7 +54,8 @@ impl FromStr for Verified {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let words: Vec<&str> = text.split_whitespace().collect();
+        let (line, rest) = text.split_once('\n').ok_or(())?;
+        let words: Vec<&str> = line.split_whitespace().collect();
         let ["verified", time, how, percent, what, newest, result] = words[..] else {
             return Err(());
         };
@@ -63,6 +75,10 @@ impl FromStr for Verified {
             only,
             newest: newest.parse().map_err(|_| ())?,
             is_sound: choice(result, "sound", "damaged")?,
+            faults: rest
+                .lines()
+                .filter_map(|line| line.strip_prefix("fault ").map(str::to_owned))
+                .collect(),
         })
     }
 }
@@ -80,8 +96,9 @@ mod tests {
             only: Some(7),
             newest: 9,
             is_sound: false,
+            faults: vec!["objects/a".into(), "state/b".into()],
         };
-        assert_eq!(verified.to_string().parse(), Ok(verified));
-        assert_eq!("verified today deep".parse::<Verified>(), Err(()));
+        assert_eq!(verified.encode().parse(), Ok(verified));
+        assert_eq!("verified today deep\n".parse::<Verified>(), Err(()));
     }
 }

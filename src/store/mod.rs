@@ -310,10 +310,10 @@ impl Store {
         let temporary = format!("{}/{}verified", Area::Cache.dir(), file::TEMPORARY);
         let _ = self.disk.remove(&temporary);
         let save = || {
-            let line = format!("{verified}\n");
+            let text = verified.encode();
             self.disk
                 .create(&temporary, false)?
-                .write(line.as_bytes())?;
+                .write(text.as_bytes())?;
             self.disk.publish(&temporary, VERIFIED, true)
         };
         save().map_err(|error| StoreError::io("write", VERIFIED, error))
@@ -321,7 +321,7 @@ impl Store {
 
     /// When the store was verified last, if that is known.
     pub fn verified(&self) -> Option<Verified> {
-        let text = self.read_bounded(VERIFIED, 4096).ok()?;
+        let text = self.read_bounded(VERIFIED, 16 << 20).ok()?;
         String::from_utf8_lossy(&text).parse().ok()
     }
 

@@ -535,5 +535,5 @@ fn h9_versions_are_found_by_all_forms_of_time() {
         .complains("'3M'");
     let mut command = home.command(&["restore", "--at", "2026-10-25 02:30", "s", "out"]);
     let said = crate::tools::Said::of(command.env("TZ", "Europe/Berlin").output().unwrap());
-    assert!(said.out.contains("existed twice"), "{}", said.out);
+    assert!(said.err.contains("existed twice"), "{}", said.err);
 }

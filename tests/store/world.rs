@@ -135,7 +135,8 @@ pub fn streams(disk: Arc<dyn Disk>) -> Result<BTreeMap<u64, Digest>, String> {
     Ok(found)
 }
 
-fn check_members(store: &Store, version: &Version, bytes: &[u8]) -> Result<(), String> {
+/// Compares every block of a version's stream with its catalog.
+pub fn check_members(store: &Store, version: &Version, bytes: &[u8]) -> Result<(), String> {
     let mut members = CatalogReader::open(store, &version.catalog).map_err(|e| e.to_string())?;
     let mut count = 0;
     while let Some((offset, member)) = members.next_member().map_err(|e| e.to_string())? {

@@ -10,6 +10,7 @@ pub mod preview;
 mod previous;
 mod prove;
 mod regular;
+mod release;
 mod rewrite;
 mod scan;
 mod trust;
@@ -318,7 +319,14 @@ impl Run<'_> {
             previous.seq
         });
         self.versions.push(version);
-        let whole = chain::whole(&self.versions, self.options.chain.fulls_kept);
+        let policy = &self.options.chain;
+        let whole = release::stay_whole(
+            self.store,
+            &self.versions,
+            policy,
+            previous,
+            &mut self.damage,
+        )?;
         let mut changed_from = seq;
         for version in self.versions.iter_mut().rev() {
             let dropped = !whole.contains(&version.seq) && version.whole.take().is_some();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::catalog::{PageRef, Version};
 use crate::digest::Digest;
-use crate::error::StoreError;
+use crate::error::{StoreError, with_causes};
 use crate::store::stream::VersionStream;
 use crate::store::{Store, collect};
 use crate::tree::header::END_BYTES;
@@ -45,10 +45,16 @@ impl Previous {
     }
 }
 
-/// What is wrong with the version that a new one would build on: something is missing, or one of a few frames, taken at
-/// random in each run, is not what it should be. Then everything is stored anew, and that version stays as it is.
+/// What is wrong with the version that a new one would build on: something is missing, or was found damaged by the last
+/// verification and still is, or one of a few frames, taken at random in each run, is not what it should be. Then everything is stored anew, and that version stays as it is.
 pub fn faults(store: &Store, newest: &Version, now: Timestamp) -> Result<Vec<String>, StoreError> {
     let mut faults = collect::missing(store, std::slice::from_ref(newest))?;
+    if let Some(verified) = store.verified().filter(|verified| !verified.is_sound) {
+        let (needed, _) = collect::needed(store, newest)?;
+        for file in verified.faults.iter().filter(|file| needed.contains(file)) {
+            faults.extend(wrong_with(store, file)?);
+        }
+    }
     if faults.is_empty() {
         let stream = Previous::open(store, newest)?.stream;
         for sample in 0..SAMPLED_FRAMES {
@@ -68,4 +74,19 @@ pub fn faults(store: &Store, newest: &Version, now: Timestamp) -> Result<Vec<Str
         }
     }
     Ok(faults)
+}
+
+/// What is wrong with a file that is named by its digest, if anything.
+pub fn wrong_with(store: &Store, file: &str) -> Result<Option<String>, StoreError> {
+    let name = file.rsplit('/').next().unwrap_or_default();
+    match store.digest_of(file) {
+        Ok((digest, _)) if digest.to_string() == name => Ok(None),
+        Ok(_) => Ok(Some(format!(
+            "{file}: its content is not what its name says"
+        ))),
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Io { .. })) => {
+            Ok(Some(with_causes(&error)))
+        }
+        Err(error) => Err(error),
+    }
 }

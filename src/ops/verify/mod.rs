@@ -6,9 +6,12 @@ mod rebuild;
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use crate::catalog::Version;
 use crate::catalog::version::resolve;
 use crate::error::{Error, StoreError};
+use crate::format::verified::Verified;
 use crate::report::Monitor;
 use crate::store::Store;
 use crate::time::When;
@@ -55,6 +58,20 @@ pub struct Report {
 }
 
 impl Report {
+    /// What is to be remembered of it.
+    pub fn record(&self, options: &Options<'_>, time: Timestamp) -> Verified {
+        let seq = |version: Option<&Version>| version.map_or(0, |version| version.seq);
+        Verified {
+            time,
+            deep: options.deep,
+            percent: options.sample.map_or(100.0, |(percent, _)| percent),
+            only: options.when.map(|_| seq(self.versions.first())),
+            newest: seq(self.versions.last()),
+            is_sound: self.is_sound(),
+            faults: self.faults.iter().map(|fault| fault.file.clone()).collect(),
+        }
+    }
+
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
         self.faults.is_empty() && self.broken.is_empty()
@@ -85,17 +102,23 @@ pub fn verify(
     } else {
         needs.affected(&checked.faults)
     };
-    let (broken, rebuilt_bytes) = rebuild::check(store, &versions, &suspects, monitor)?;
+    let rebuilt = rebuild::check(store, &versions, &suspects, monitor)?;
+    let mut faults = checked.faults;
+    for fault in rebuilt.faults {
+        if !faults.iter().any(|known| known.file == fault.file) {
+            faults.push(fault);
+        }
+    }
     Ok(Report {
-        faults: checked.faults,
-        broken,
+        faults,
+        broken: rebuilt.broken,
         versions: wanted
             .iter()
             .map(|index| versions[*index].clone())
             .collect(),
         files: checked.files,
         bytes: checked.bytes,
-        rebuilt_bytes,
+        rebuilt_bytes: rebuilt.bytes,
     })
 }
 

@@ -5,85 +5,126 @@
 
 use std::collections::BTreeSet;
 
-use super::Broken;
+use super::{Broken, Fault};
 use crate::catalog::Version;
 use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::ops::parts::{self, Part, Parts};
 use crate::report::Monitor;
-use crate::store::Store;
 use crate::store::delta::{DeltaReader, script_cache};
 use crate::store::sequence::Sequence;
 use crate::store::stream::VersionStream;
+use crate::store::{Area, Store};
 
-/// Rebuilds these versions. Returns what is broken, and how many bytes were compared.
+/// What rebuilding found.
+#[derive(Default)]
+pub(super) struct Rebuilt {
+    pub broken: Vec<Broken>,
+    /// Deltas that do not rebuild their version, which is held whole too.
+    pub faults: Vec<Fault>,
+    pub bytes: u64,
+}
+
+/// Rebuilds these versions.
 pub(super) fn check(
     store: &Store,
     versions: &[Version],
     wanted: &BTreeSet<usize>,
     monitor: &dyn Monitor,
-) -> Result<(Vec<Broken>, u64), StoreError> {
-    let total = wanted
-        .iter()
-        .map(|index| versions[*index].stream_bytes)
-        .sum();
+) -> Result<Rebuilt, StoreError> {
+    let sizes = wanted.iter().map(|index| versions[*index].stream_bytes);
     if !wanted.is_empty() {
-        monitor.step("rebuilding versions", Some(total));
+        monitor.step("rebuilding versions", Some(sizes.sum()));
     }
-    let (mut broken, mut compared) = (Vec::new(), 0);
+    let mut rebuilt = Rebuilt::default();
     // The next newer version, if all of it is as it must be.
     let mut newer: Option<(usize, Parts)> = None;
     for index in wanted.iter().rev().copied() {
         let version = &versions[index];
         let known = newer.take().filter(|(other, _)| *other == index + 1);
         let known = known.as_ref().map(|(_, parts)| parts);
-        let (parts, members, unreadable) = match Parts::of(store, version) {
-            Err(error) => (None, Vec::new(), Some(super::fault(error)?)),
-            Ok(parts) => match bad_parts(store, versions, index, &parts, known) {
-                Err(error) => (None, Vec::new(), Some(super::fault(error)?)),
-                Ok(bad) if bad.is_empty() => (Some(parts), Vec::new(), None),
-                Ok(bad) => (None, parts::members_of(store, version, &bad)?, None),
-            },
+        let mut rebuilding = Rebuilding {
+            store,
+            versions,
+            index,
+            known,
         };
-        compared += version.stream_bytes;
-        monitor.advance(version.stream_bytes);
-        match parts {
-            Some(parts) => newer = Some((index, parts)),
-            None => broken.push(Broken {
+        match rebuilding.broken(&mut rebuilt.faults) {
+            Ok((parts, None)) => newer = Some((index, parts)),
+            Ok((_, Some(broken))) => rebuilt.broken.push(broken),
+            Err(error) => rebuilt.broken.push(Broken {
                 version: version.clone(),
-                members,
-                unreadable,
+                members: Vec::new(),
+                unreadable: Some(super::fault(error)?),
             }),
         }
+        rebuilt.bytes += version.stream_bytes;
+        monitor.advance(version.stream_bytes);
     }
-    broken.reverse();
-    Ok((broken, compared))
+    rebuilt.broken.reverse();
+    Ok(rebuilt)
 }
 
-/// The parts that are not rebuilt as they must be. A version that is held in both ways is rebuilt in both.
-fn bad_parts(
-    store: &Store,
-    versions: &[Version],
+struct Rebuilding<'a> {
+    store: &'a Store,
+    versions: &'a [Version],
     index: usize,
-    parts: &Parts,
-    known: Option<&Parts>,
-) -> Result<Vec<Part>, StoreError> {
-    let version = &versions[index];
-    let mut bad = Vec::new();
-    if version.whole.is_some() {
-        let stream = VersionStream::open(store, versions, index)?;
-        bad.extend(compare(&stream, &parts.list)?);
+    /// The parts of the next newer version, if all are right.
+    known: Option<&'a Parts>,
+}
+
+impl Rebuilding<'_> {
+    /// The version's parts, and what of it cannot be restored. One that is held in both ways is rebuilt in both.
+    fn broken(&mut self, faults: &mut Vec<Fault>) -> Result<(Parts, Option<Broken>), StoreError> {
+        let version = &self.versions[self.index];
+        let parts = Parts::of(self.store, version)?;
+        let bad = if version.whole.is_some() {
+            let stream = VersionStream::open(self.store, self.versions, self.index)?;
+            let bad = compare(&stream, &parts.list)?;
+            faults.extend(self.delta_fault(&parts)?);
+            bad
+        } else {
+            self.bad_by_delta(&parts)?
+        };
+        let broken = if bad.is_empty() {
+            None
+        } else {
+            Some(Broken {
+                version: version.clone(),
+                members: parts::members_of(self.store, version, &bad)?,
+                unreadable: None,
+            })
+        };
+        Ok((parts, broken))
     }
-    if !version.delta.is_empty() {
-        let delta = DeltaReader::open(store, &version.delta)?;
-        let doubtful = match known {
+
+    fn bad_by_delta(&self, parts: &Parts) -> Result<Vec<Part>, StoreError> {
+        let delta = DeltaReader::open(self.store, &self.versions[self.index].delta)?;
+        let doubtful = match self.known {
             Some(known) => doubtful(&delta, parts, known)?,
             None => parts.list.clone(),
         };
-        let stream = VersionStream::by_delta(store, versions, index)?;
-        bad.extend(compare(&stream, &doubtful)?);
+        let stream = VersionStream::by_delta(self.store, self.versions, self.index)?;
+        compare(&stream, &doubtful)
     }
-    Ok(bad)
+
+    /// What is wrong with the delta of a version that is held whole.
+    fn delta_fault(&self, parts: &Parts) -> Result<Option<Fault>, StoreError> {
+        let version = &self.versions[self.index];
+        let Some(file) = version.delta.first() else {
+            return Ok(None);
+        };
+        let why = match self.bad_by_delta(parts) {
+            Ok(bad) if bad.is_empty() => return Ok(None),
+            Ok(_) => "it does not rebuild its version".to_owned(),
+            Err(error) => super::fault(error)?,
+        };
+        Ok(Some(Fault {
+            file: Area::Deltas.path(file.name),
+            detail: format!("{why}; v{} is held whole too", version.seq),
+            versions: vec![version.seq],
+        }))
+    }
 }
 
 /// The parts that are not copied from an equal part of the next newer version.
