@@ -34,7 +34,7 @@ pub const TOOLS: [Tool; 8] = [
         backup: "$BTW fs -q $SRC data",
         newest: "$BTW restore -q data $TARGET/out",
         oldest: "$BTW restore -q --at v1 data $TARGET/out",
-        verify: "",
+        verify: "$BTW verify -q --deep data",
     },
     Tool {
         name: "restic",

@@ -97,6 +97,11 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup diff home                      the newest against the one before\n  btw-backup diff home --from yesterday\n  btw-backup diff home --from v3 --to v5 -p  with the lines of small text files"
     )]
     Diff(Diff),
+    /// Compare a version with the source as it is now; every file is read
+    #[command(
+        after_help = "Examples:\n  btw-backup compare home /home/ada\n  btw-backup compare --at v3 home /home/ada\n\n'silent': another content, though size and time are the same. Exit code 3 if anything differs."
+    )]
+    Compare(Compare),
     /// Write the tar archive of a version
     #[command(
         after_help = "Examples:\n  btw-backup export home home.tar\n  btw-backup export --at v3 home - | tar -t"
@@ -109,7 +114,7 @@ pub enum Command {
     Verify(Verify),
     /// Restore a version
     #[command(
-        after_help = "Examples:\n  btw-backup restore home /tmp/home\n  btw-backup restore --at 2026-11-20 home /tmp/then\n  btw-backup restore --at latest~2 home /tmp/before"
+        after_help = "Examples:\n  btw-backup restore home /tmp/home\n  btw-backup restore --at 2026-11-20 home /tmp/then\n  btw-backup restore --at latest~2 home /tmp/before\n  btw-backup restore --path docs/letters home /tmp/letters"
     )]
     Restore(Restore),
 }
@@ -291,6 +296,19 @@ pub struct Diff {
 }
 
 #[derive(clap::Args)]
+pub struct Compare {
+    #[command(flatten)]
+    pub at: At,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// The source: the directory or file that was backed up
+    pub src: PathBuf,
+}
+
+#[derive(clap::Args)]
 pub struct Export {
     #[command(flatten)]
     pub at: At,
@@ -335,6 +353,27 @@ pub struct Restore {
     /// Restore what can be though something is damaged, and name what is missing
     #[arg(long)]
     pub partial: bool,
+    /// Only this path below the source, with everything in it (may be repeated); `TARGET/PATH` appears
+    #[arg(long, value_name = "PATH")]
+    pub path: Vec<OsString>,
+    /// Not what this pattern matches, written as in EXCLUDE (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Only what is new or different since this version
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
+    pub changed_since: Option<String>,
+    /// Give everything to the recorded numbers of user and group, not to the users of the recorded names
+    #[arg(long, conflicts_with = "no_owner")]
+    pub numeric_ids: bool,
+    /// Leave everything to whoever restores
+    #[arg(long)]
+    pub no_owner: bool,
+    /// Only show what would be made
+    #[arg(long)]
+    pub dry_run: bool,
+    /// For programs: with --dry-run
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
     /// A directory that does not exist or is empty

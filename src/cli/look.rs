@@ -6,9 +6,9 @@ use serde::Serialize;
 use super::args::{Cat, Find, History, Ls};
 use super::exit::Exit;
 use super::output::{Output, unwritten};
-use super::rows::{self, MemberRow, SCHEMA, VersionName};
+use super::rows::{self, JsonRows, MemberRow, SCHEMA, VersionName};
 use super::{Context, stores};
-use crate::catalog::{Kind, Version};
+use crate::catalog::{Kind, Member, Version};
 use crate::error::{Error, printable};
 use crate::ops::look::{self, Span};
 use crate::ops::{paths, read};
@@ -20,21 +20,10 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Exit, Error> {
     let path = read.path(args.path.as_ref())?;
     let zone = TimeZone::system();
     Output::answer_with(|out| {
-        let mut is_first = true;
-        if args.json {
-            let name = serde_json::to_string(&VersionName::from(version)).expect("plain data");
-            write!(
-                out,
-                "{{\"schema\": {SCHEMA}, \"version\": {name}, \"members\": ["
-            )
-            .map_err(unwritten)?;
-        }
-        let see = &mut |member: &crate::catalog::Member| {
+        let mut rows = JsonRows::begin(version);
+        let see = &mut |member: &Member| {
             let line = if args.json {
-                let row = serde_json::to_string(&MemberRow::from(member)).expect("plain data");
-                let comma = if is_first { "" } else { "," };
-                is_first = false;
-                format!("{comma}\n{row}")
+                rows.row(member)
             } else if args.long {
                 format!("{}\n", rows::long(member, &zone))
             } else {
@@ -51,7 +40,7 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Exit, Error> {
             see,
         )?;
         if args.json {
-            out.write_all(b"\n]}\n").map_err(unwritten)?;
+            out.write_all(rows.end().as_bytes()).map_err(unwritten)?;
         }
         Ok(())
     })?;

@@ -1,6 +1,7 @@
 //! The command line: words typed by people in, words for people out. The only place that prints.
 
 mod args;
+mod compare;
 mod diff;
 mod exit;
 mod export;
@@ -74,6 +75,7 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
         Command::Find(args) => look::find(&context, &args),
         Command::History(args) => look::history(&context, &args),
         Command::Diff(args) => diff::run(&context, &args),
+        Command::Compare(args) => compare::run(&context, &args),
         Command::Export(args) => export::run(&context, &args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),

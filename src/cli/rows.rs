@@ -73,6 +73,36 @@ impl From<&Version> for VersionName {
     }
 }
 
+/// Many members for programs, one document written row by row.
+pub struct JsonRows {
+    head: String,
+    is_first: bool,
+}
+
+impl JsonRows {
+    /// Members of a version.
+    pub fn begin(version: &Version) -> Self {
+        let name = serde_json::to_string(&VersionName::from(version)).expect("plain data");
+        Self {
+            head: format!("{{\"schema\": {SCHEMA}, \"version\": {name}, \"members\": ["),
+            is_first: true,
+        }
+    }
+
+    /// The next row's text.
+    pub fn row(&mut self, member: &Member) -> String {
+        let row = serde_json::to_string(&MemberRow::from(member)).expect("plain data");
+        let comma = if self.is_first { "" } else { "," };
+        self.is_first = false;
+        format!("{}{comma}\n{row}", std::mem::take(&mut self.head))
+    }
+
+    /// The end of the document.
+    pub fn end(self) -> String {
+        format!("{}\n]}}\n", self.head)
+    }
+}
+
 /// The word for a kind of member.
 pub fn word(kind: Kind) -> &'static str {
     match kind {

@@ -1,6 +1,7 @@
 //! The verbs: gather facts, plan, perform, report. No verb imports another; [`parts`] and [`paths`] are what several use.
 
 pub mod backup;
+pub mod compare;
 pub mod diff;
 pub mod import;
 pub mod look;

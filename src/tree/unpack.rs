@@ -36,6 +36,8 @@ pub struct Unpacker {
     late: Vec<Member>,
     /// Devices that only root could have made.
     unmade: HashSet<Vec<u8>>,
+    /// Whether members get their owners.
+    gives_owners: bool,
     faults: Faults,
 }
 
@@ -51,6 +53,7 @@ struct Level {
 /// A regular file being filled.
 pub struct NewFile {
     file: File,
+    gives_owners: bool,
 }
 
 impl NewFile {
@@ -77,13 +80,13 @@ impl NewFile {
 
     /// Gives the file, which is filled, its attributes; returns what could not be set.
     pub fn finish(&self, member: &Member) -> Vec<Loss> {
-        set_attributes(member, &Target::Open(self.file.as_fd()))
+        set_attributes(member, &Target::Open(self.file.as_fd()), self.gives_owners)
     }
 }
 
 impl Unpacker {
     /// Unpacks below `root`, which is empty and private.
-    pub fn new(root: OwnedFd) -> io::Result<Self> {
+    pub fn new(root: OwnedFd, gives_owners: bool) -> io::Result<Self> {
         for list in [acl::DEFAULT, acl::ACCESS] {
             // Else everything made in it would inherit what the parent prescribes.
             match fs::fremovexattr(&root, OsStr::from_bytes(list)) {
@@ -101,6 +104,7 @@ impl Unpacker {
             levels: vec![top],
             late: Vec::new(),
             unmade: HashSet::new(),
+            gives_owners,
             faults: Faults::default(),
         })
     }
@@ -224,6 +228,7 @@ impl Unpacker {
         fs::ftruncate(&file, member.content.size)?;
         Ok(NewFile {
             file: File::from(file),
+            gives_owners: self.gives_owners,
         })
     }
 
@@ -282,18 +287,22 @@ impl Unpacker {
     }
 
     fn attributes(&mut self, member: &Member, target: &Target<'_>) {
-        self.faults
-            .lose_all(&member.path, set_attributes(member, target));
+        let lost = set_attributes(member, target, self.gives_owners);
+        self.faults.lose_all(&member.path, lost);
     }
 }
 
 /// Owner first, because a change of owner clears setuid and capabilities; then attributes, mode, and time last.
-fn set_attributes(member: &Member, target: &Target<'_>) -> Vec<Loss> {
+fn set_attributes(member: &Member, target: &Target<'_>, gives_owners: bool) -> Vec<Loss> {
     let mut lost = Vec::new();
     let mut note =
         |what, result: io::Result<()>| lost.extend(result.err().map(|error| (what, error)));
-    let owner = target.set_owner(member);
-    let owned = owner.is_ok() || target.has_owner(member);
+    let owner = if gives_owners {
+        target.set_owner(member)
+    } else {
+        Ok(())
+    };
+    let owned = gives_owners && owner.is_ok() || target.has_owner(member);
     note("owner", if owned { Ok(()) } else { owner });
     for (key, value) in &member.xattrs {
         note("extended attributes", target.set_xattr(key, value));

@@ -14,6 +14,7 @@ mod hostile;
 mod kill;
 mod legacy;
 mod live;
+mod look;
 mod race;
 mod selection;
 mod tools;

@@ -13,6 +13,7 @@ use btw_backup::report::Silent;
 use btw_backup::store::Store;
 use btw_backup::store::disk::Disk;
 use btw_backup::time::When;
+use btw_backup::tree::owners::OwnerRule;
 
 use crate::sim::{Fault, SimDisk, Survival};
 use crate::world::{leftovers, options, run, source, streams, text};
@@ -90,6 +91,8 @@ fn restored(disk: &SimDisk, seq: u64) -> BTreeMap<String, Vec<u8>> {
             when: &When::Sequence(seq),
             target: &dir.path().join("out"),
             partial: false,
+            choice: &restore::Choice::default(),
+            owners: OwnerRule::ByNumber,
         },
         &Silent,
     )

@@ -19,7 +19,7 @@ use crate::tree::unpack::{NewFile, Unpacker};
 /// tar. A name that leads elsewhere makes the whole archive unfit.
 pub fn unpack(archive: &File, root: OwnedFd) -> io::Result<Faults> {
     let entries = in_order(read(archive)?)?;
-    let mut unpacker = Unpacker::new(root)?;
+    let mut unpacker = Unpacker::new(root, true)?;
     for entry in &entries {
         if entry.member.kind != Kind::Regular {
             unpacker.make(&entry.member);

@@ -45,16 +45,23 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads the whole stream, until nobody listens any more.
-    pub fn run(self, stream: &VersionStream) {
-        if let Err(error) = self.try_run(stream) {
+    /// Reads these parts of the stream, or all of it, until nobody listens any more.
+    pub fn run(self, stream: &VersionStream, windows: Option<Vec<Range<u64>>>) {
+        if let Err(error) = self.try_run(stream, windows) {
             // Nobody listens any more: the restore has ended.
             let _ = self.windows.send(Err(error));
         }
     }
 
-    fn try_run(&self, stream: &VersionStream) -> Result<(), StoreError> {
-        let mut sequence = Sequence::of(stream)?;
+    fn try_run(
+        &self,
+        stream: &VersionStream,
+        windows: Option<Vec<Range<u64>>>,
+    ) -> Result<(), StoreError> {
+        let mut sequence = match windows {
+            Some(windows) => Sequence::of_windows(stream, windows)?,
+            None => Sequence::of(stream)?,
+        };
         while let Ok(buffer) = self.buffers.recv() {
             let Some((start, bytes)) = sequence.next_window(buffer)? else {
                 break;
@@ -136,5 +143,9 @@ fn reach<'a>(
         let beyond = |_| StoreError::damaged("catalogs", "a member lies beyond the stream");
         *window = Some(Arc::new(next.map_err(beyond)??));
     }
-    Ok(window.as_ref().expect("just set"))
+    let current = window.as_ref().expect("just set");
+    if offset < current.start {
+        return Err(StoreError::damaged("catalogs", "members overlap"));
+    }
+    Ok(current)
 }

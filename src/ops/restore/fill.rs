@@ -12,17 +12,18 @@ use std::sync::{Arc, Mutex};
 use rayon::Scope;
 use rustix::process::{Resource, getrlimit};
 
-use super::Place;
+use super::choice::{Chosen, ChosenMembers, Item};
 use super::cursor::{Cursor, Window};
+use super::{Options, Place};
 use crate::catalog::version::describe;
 use crate::catalog::{Kind, Member, Version};
 use crate::digest::{BLOCK_BYTES, Digest};
 use crate::error::{Error, StoreError, printable, with_causes};
 use crate::report::Monitor;
 use crate::store::Store;
-use crate::store::catalogs::CatalogReader;
 use crate::store::stream::VersionStream;
 use crate::tree::faults::{Faults, Loss};
+use crate::tree::owners::{LocalOwners, OwnerRule};
 use crate::tree::unpack::{NewFile, Unpacker};
 
 /// So many files, or so many bytes, are one thread's job.
@@ -46,21 +47,27 @@ pub(super) fn fill(
     versions: &[Version],
     index: usize,
     place: &Place,
-    partial: bool,
+    options: &Options<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Filled, Error> {
     let version = &versions[index];
     let stream = VersionStream::open(store, versions, index)?;
-    let members = CatalogReader::open(store, &version.catalog)?;
-    let unpacker =
-        Unpacker::new(place.dir()?).map_err(|error| Error::file("open", "the target", error))?;
+    let chosen = Chosen::of(store, versions, version, options.choice)?;
+    let windows = (!chosen.is_all())
+        .then(|| chosen.windows(store, version))
+        .transpose()?;
+    let members = ChosenMembers::open(store, version, &chosen)?;
+    let unpacker = Unpacker::new(place.dir()?, options.owners != OwnerRule::Nobody)
+        .map_err(|error| Error::file("open", "the target", error))?;
+    let earlier = || VersionStream::open(store, versions, index);
+    let partial = options.partial;
     std::thread::scope(|scope| {
         let cursor = if partial {
             Cursor::Direct(Box::new(stream))
         } else {
             let (cursor, reader) = Cursor::ahead();
             std::thread::Builder::new()
-                .spawn_scoped(scope, move || reader.run(&stream))
+                .spawn_scoped(scope, move || reader.run(&stream, windows))
                 .map_err(|error| Error::file("start", "a thread", error))?;
             cursor
         };
@@ -80,6 +87,8 @@ pub(super) fn fill(
                 cursor,
                 results: &results,
                 partial,
+                owners: (options.owners == OwnerRule::ByName).then(LocalOwners::default),
+                earlier: &earlier,
                 is_damaged: false,
                 pool,
                 job: Vec::new(),
@@ -194,6 +203,10 @@ struct Filling<'a, 'scope> {
     cursor: Cursor,
     results: &'scope Results<'scope>,
     partial: bool,
+    /// Set if members go to the users of their names.
+    owners: Option<LocalOwners>,
+    /// Opens the stream for what lies before the cursor.
+    earlier: &'a dyn Fn() -> Result<VersionStream, StoreError>,
     is_damaged: bool,
     pool: &'a Scope<'scope>,
     /// The next job, and how much its files hold.
@@ -204,15 +217,25 @@ struct Filling<'a, 'scope> {
 }
 
 impl Filling<'_, '_> {
-    fn run(mut self, mut members: CatalogReader, monitor: &dyn Monitor) -> Result<Filled, Error> {
+    fn run(
+        mut self,
+        mut members: ChosenMembers<'_>,
+        monitor: &dyn Monitor,
+    ) -> Result<Filled, Error> {
         let (mut single, mut first) = (None, true);
-        while let Some((offset, member)) = members.next_member()? {
+        while let Some(item) = members.next_item()? {
+            let is_promoted = matches!(item, Item::Promoted(..));
+            let (Item::Plain(offset, mut member) | Item::Promoted(offset, mut member)) = item;
             if first && !member.path.is_empty() && member.kind == Kind::Regular {
                 single = Some(PathBuf::from(OsStr::from_bytes(&member.path)));
             }
             first = false;
             let stream_bytes = member.stream_bytes();
+            if let Some(owners) = &mut self.owners {
+                owners.apply(&mut member);
+            }
             match member.kind {
+                Kind::Regular if is_promoted => self.promoted(offset, &member)?,
                 Kind::Absent => {}
                 Kind::Regular => self.file(offset, member)?,
                 _ => self.unpacker.make(&member),
@@ -267,6 +290,18 @@ impl Filling<'_, '_> {
         Ok(())
     }
 
+    /// A file whose content lies before the cursor.
+    fn promoted(&mut self, offset: u64, member: &Member) -> Result<(), Error> {
+        let Some(file) = self.unpacker.create(member) else {
+            return Ok(());
+        };
+        let direct = Cursor::Direct(Box::new((self.earlier)()?));
+        let ahead = std::mem::replace(&mut self.cursor, direct);
+        let result = self.file_if_sound(offset, member, &file);
+        self.cursor = ahead;
+        result
+    }
+
     fn add(&mut self, made: &Arc<Made>, blocks: Vec<Block>) {
         let made = Arc::clone(made);
         self.job.push(Part { made, blocks });
@@ -307,7 +342,7 @@ impl Filling<'_, '_> {
         match self.write_blocks(file, offset, member) {
             Ok(Ok(())) => self.unpacker.finish_file(member, file),
             Ok(Err(error)) => self.unpacker.failed(member, error),
-            Err(error @ StoreError::Damaged { .. }) => {
+            Err(error @ StoreError::Damaged { .. }) if self.partial => {
                 self.is_damaged = true;
                 self.unpacker
                     .failed(member, io::Error::other(with_causes(&error)));

@@ -1,25 +1,29 @@
 //! Restoring a version: its stream is read in order, each block checked against the catalog and written to a directory
 //! beside the target, which takes the target's name when it is complete.
 
+mod choice;
 mod cursor;
 mod fill;
 mod place;
 
 use std::path::{Path, PathBuf};
 
-use crate::catalog::Version;
 use crate::catalog::version::resolve;
+use crate::catalog::{Kind, Member, Version};
 use crate::error::{Error, StoreError};
 use crate::report::Monitor;
 use crate::store::Store;
 use crate::time::When;
 use crate::tree::faults::Faults;
+use crate::tree::owners::OwnerRule;
 
+pub use choice::Choice;
+use choice::{Chosen, ChosenMembers, Item};
 use fill::{Filled, fill};
 pub use place::Place;
 
 /// What to restore and how.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Options<'a> {
     /// Which version.
     pub when: &'a When,
@@ -27,6 +31,10 @@ pub struct Options<'a> {
     pub target: &'a Path,
     /// Restore what can be, though something is missing or damaged.
     pub partial: bool,
+    /// What of the version.
+    pub choice: &'a Choice,
+    /// Whom it is to belong to.
+    pub owners: OwnerRule,
 }
 
 /// The result of a restore.
@@ -60,7 +68,7 @@ pub fn restore(
         .expect("resolved from these");
     let place = Place::prepare(options.target)?;
     monitor.step("restoring", Some(version.stream_bytes));
-    let filled = fill(store, &versions, index, &place, options.partial, monitor);
+    let filled = fill(store, &versions, index, &place, options, monitor);
     let Filled {
         mut faults,
         single,
@@ -98,6 +106,26 @@ pub fn restore(
         missing: missing.collect(),
         is_damaged,
     })
+}
+
+/// Calls `see` for what would be made.
+pub fn preview(
+    store: &Store,
+    versions: &[Version],
+    index: usize,
+    choice: &Choice,
+    see: &mut dyn FnMut(&Member) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let version = &versions[index];
+    let chosen = Chosen::of(store, versions, version, choice)?;
+    let mut members = ChosenMembers::open(store, version, &chosen)?;
+    while let Some(item) = members.next_item()? {
+        let (Item::Plain(_, member) | Item::Promoted(_, member)) = item;
+        if member.kind != Kind::Absent {
+            see(&member)?;
+        }
+    }
+    Ok(())
 }
 
 /// Owners are what an ordinary user cannot set: everything else comes first.

@@ -1,0 +1,107 @@
+//! `compare`: a version against the live source.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+
+use serde::Serialize;
+
+use super::args::Compare;
+use super::exit::Exit;
+use super::output::{Output, unwritten};
+use super::progress::Progress;
+use super::rows::{SCHEMA, VersionName};
+use super::{Context, owner, stores};
+use crate::config::workdir::{Workdir, normal};
+use crate::error::{Error, printable};
+use crate::ops::compare::{self, Difference};
+use crate::tree::select::Selection;
+
+#[derive(Serialize)]
+struct Row {
+    difference: &'static str,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    schema: u32,
+    version: VersionName,
+    differences: Vec<Row>,
+}
+
+fn word(difference: &Difference) -> &'static str {
+    match difference {
+        Difference::Gone => "gone",
+        Difference::New => "new",
+        Difference::Content => "content",
+        Difference::Silent => "silent",
+        Difference::Metadata => "metadata",
+        Difference::Unread(_) => "unread",
+    }
+}
+
+pub fn run(context: &Context, args: &Compare) -> Result<Exit, Error> {
+    let general = stores::existing_config(context)?;
+    let read = stores::open_to_read(context, &args.reading)?;
+    let version = &read.versions[read.index(context, &args.at.at)?];
+    let source = normal(&args.src)?;
+    // What a backup leaves out is not new.
+    let mut selection = Selection::default();
+    if let Some(work) = Workdir::find(&context.config_dir, &source)? {
+        owner::refuse_foreign_workdir(&work)?;
+        selection = work.config()?.selection;
+        let seen = std::fs::metadata(work.seen_dir()).ok();
+        selection
+            .leave_out
+            .extend(seen.map(|dir| (dir.dev(), dir.ino())));
+    }
+    let root = std::fs::metadata(&general.root_path).ok();
+    selection
+        .leave_out
+        .extend(root.map(|dir| (dir.dev(), dir.ino())));
+    let (mut rows, mut kinds) = (Vec::new(), HashSet::new());
+    Output::answer_with(|out| {
+        let progress = Progress::new(context.output);
+        let mut see = |path: &[u8], difference: &Difference| {
+            kinds.insert(word(difference));
+            let path = printable(if path.is_empty() { b"." } else { path });
+            let reason = match difference {
+                Difference::Unread(why) => Some(why.clone()),
+                _ => None,
+            };
+            if args.json {
+                rows.push(Row {
+                    difference: word(difference),
+                    path,
+                    reason,
+                });
+                return Ok(());
+            }
+            let note = match difference {
+                Difference::Silent => "  (size and time are the same: damage?)".to_owned(),
+                Difference::Unread(why) => format!("  ({why})"),
+                _ => String::new(),
+            };
+            writeln!(out, "{:<9} {path}{note}", word(difference)).map_err(unwritten)
+        };
+        let store = &read.store;
+        compare::compare(store, version, &source, &selection, &mut see, &progress)?;
+        if args.json {
+            let answer = Answer {
+                schema: SCHEMA,
+                version: VersionName::from(version),
+                differences: std::mem::take(&mut rows),
+            };
+            let text = serde_json::to_string_pretty(&answer).expect("plain data");
+            writeln!(out, "{text}").map_err(unwritten)?;
+        }
+        Ok(())
+    })?;
+    Ok(if kinds.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Warnings
+    })
+}

@@ -1,0 +1,219 @@
+//! Which members are restored. The directories on the way to something that is restored are made too.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
+
+use crate::catalog::{Kind, Member, Version};
+use crate::error::{Error, StoreError};
+use crate::ops::paths;
+use crate::store::Store;
+use crate::store::catalogs::CatalogReader;
+use crate::store::heads::differing;
+use crate::store::sequence::WINDOW_BYTES;
+use crate::tree::select::{Patterns, is_below};
+
+/// Parts of the stream that are nearer to each other than this are read together.
+const NEAR_BYTES: u64 = 64 << 10;
+
+/// What a user chose.
+#[derive(Default)]
+pub struct Choice {
+    /// Only what is at or below one of these; all if there are none.
+    pub paths: Vec<Vec<u8>>,
+    /// Nothing that matches, and nothing below it.
+    pub exclude: Option<Patterns>,
+    /// Only what is new or different since this version, an index.
+    pub since: Option<usize>,
+}
+
+/// A choice from one version.
+pub(super) struct Chosen<'a> {
+    choice: &'a Choice,
+    changed: Option<HashSet<Vec<u8>>>,
+    /// Hard links to members that are not chosen: the first of them becomes the file. By the path that they name: the path
+    /// that the file gets, its place, and what it is.
+    promoted: HashMap<Vec<u8>, (Vec<u8>, u64, Member)>,
+}
+
+impl<'a> Chosen<'a> {
+    /// Finds out what differs since another version, if that is asked for. A path that is not in the version is an error.
+    pub fn of(
+        store: &Store,
+        versions: &[Version],
+        version: &Version,
+        choice: &'a Choice,
+    ) -> Result<Self, Error> {
+        for path in choice.paths.iter().filter(|path| !path.is_empty()) {
+            paths::find(store, versions, version, path)?;
+        }
+        let changed = choice
+            .since
+            .map(|since| {
+                let mut changed = HashSet::new();
+                let mut see = |_: Option<&Member>, new: Option<&Member>| {
+                    changed.extend(new.map(|member| member.path.clone()));
+                    Ok::<_, StoreError>(())
+                };
+                differing(store, &versions[since].catalog, &version.catalog, &mut see)?;
+                Ok::<_, StoreError>(changed)
+            })
+            .transpose()?;
+        let mut chosen = Self {
+            choice,
+            changed,
+            promoted: HashMap::new(),
+        };
+        if !chosen.is_all() {
+            chosen.promote(store, version)?;
+        }
+        Ok(chosen)
+    }
+
+    /// Whether everything is restored.
+    pub fn is_all(&self) -> bool {
+        let choice = self.choice;
+        choice.exclude.is_none() && self.changed.is_none() && choice.paths.iter().all(Vec::is_empty)
+    }
+
+    fn wants(&self, member: &Member) -> bool {
+        let choice = self.choice;
+        let path = &member.path;
+        let is_named =
+            choice.paths.is_empty() || choice.paths.iter().any(|named| is_below(named, path));
+        let is_changed = self
+            .changed
+            .as_ref()
+            .is_none_or(|changed| changed.contains(path));
+        let is_excluded =
+            |patterns: &Patterns| patterns.covers(path, member.kind == Kind::Directory);
+        is_named && is_changed && !choice.exclude.as_ref().is_some_and(is_excluded)
+    }
+
+    fn promote(&mut self, store: &Store, version: &Version) -> Result<(), StoreError> {
+        let mut wanted: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        let mut members = CatalogReader::open(store, &version.catalog)?;
+        while let Some((_, member)) = members.next_member()? {
+            if member.kind == Kind::HardLink && self.wants(&member) {
+                wanted.entry(member.link).or_insert(member.path);
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut members = CatalogReader::open(store, &version.catalog)?;
+        while let Some((offset, member)) = members.next_member()? {
+            if let Some(path) = wanted.get(&member.path).filter(|_| !self.wants(&member)) {
+                let target = member.path.clone();
+                self.promoted.insert(target, (path.clone(), offset, member));
+            }
+        }
+        Ok(())
+    }
+
+    /// Which parts of the stream are needed, in order.
+    pub fn windows(&self, store: &Store, version: &Version) -> Result<Vec<Range<u64>>, StoreError> {
+        let mut windows: Vec<Range<u64>> = Vec::new();
+        let mut members = ChosenMembers::open(store, version, self)?;
+        while let Some(item) = members.next_item()? {
+            let Item::Plain(offset, member) = item else {
+                continue;
+            };
+            for block in member.placed_blocks(offset) {
+                let end = block.offset + block.len;
+                match windows.last_mut() {
+                    Some(last)
+                        if block.offset - last.end <= NEAR_BYTES
+                            && end - last.start <= WINDOW_BYTES =>
+                    {
+                        last.end = end;
+                    }
+                    _ => windows.push(block.offset..end),
+                }
+            }
+        }
+        Ok(windows)
+    }
+}
+
+/// What is to be made.
+pub(super) enum Item {
+    /// A member, and where it begins in the stream.
+    Plain(u64, Member),
+    /// A file in place of a hard link to it; its content lies at an earlier place.
+    Promoted(u64, Member),
+}
+
+/// The chosen members in path order.
+pub(super) struct ChosenMembers<'a> {
+    members: CatalogReader,
+    chosen: &'a Chosen<'a>,
+    /// Directories that are not chosen themselves, from the outermost in.
+    way: Vec<(u64, Member)>,
+    ready: VecDeque<Item>,
+}
+
+impl<'a> ChosenMembers<'a> {
+    pub fn open(
+        store: &Store,
+        version: &Version,
+        chosen: &'a Chosen<'a>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            members: CatalogReader::open(store, &version.catalog)?,
+            chosen,
+            way: Vec::new(),
+            ready: VecDeque::new(),
+        })
+    }
+
+    pub fn next_item(&mut self) -> Result<Option<Item>, StoreError> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(Some(item));
+            }
+            let Some((offset, member)) = self.members.next_member()? else {
+                // The source itself is always there.
+                let root = self
+                    .way
+                    .drain(..)
+                    .find(|(_, member)| member.path.is_empty());
+                return Ok(root.map(|(offset, member)| Item::Plain(offset, member)));
+            };
+            while self
+                .way
+                .pop_if(|(_, outer)| !is_below(&outer.path, &member.path))
+                .is_some()
+            {}
+            if self.chosen.wants(&member) {
+                let way = self.way.drain(..);
+                self.ready
+                    .extend(way.map(|(offset, member)| Item::Plain(offset, member)));
+                let item = self.item(offset, member);
+                self.ready.push_back(item);
+            } else if member.kind == Kind::Directory {
+                self.way.push((offset, member));
+            }
+        }
+    }
+
+    fn item(&self, offset: u64, member: Member) -> Item {
+        let promoted = (member.kind == Kind::HardLink)
+            .then(|| self.chosen.promoted.get(&member.link))
+            .flatten();
+        let Some((path, place, file)) = promoted else {
+            return Item::Plain(offset, member);
+        };
+        if *path == member.path {
+            let path = member.path;
+            return Item::Promoted(
+                *place,
+                Member {
+                    path,
+                    ..file.clone()
+                },
+            );
+        }
+        let link = path.clone();
+        Item::Plain(offset, Member { link, ..member })
+    }
+}
