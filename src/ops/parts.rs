@@ -12,6 +12,9 @@ use crate::store::catalogs::CatalogReader;
 use crate::store::sequence::WINDOW_BYTES;
 use crate::tree::header::{END_BYTES, header};
 
+/// Headers are made and hashed by all threads, so many members at once.
+const BATCH_MEMBERS: usize = 4096;
+
 /// What a part of a stream must be: what comes before a member's data (the padding of the member before, its header, its
 /// map), or a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +33,10 @@ pub struct Parts {
     /// The parts.
     pub list: Vec<Part>,
     end: u64,
+    /// What stands between the last block and the next.
     gap: Vec<u8>,
+    /// Such bytes whose part has no digest yet.
+    gaps: Vec<(usize, Vec<u8>)>,
 }
 
 impl Parts {
@@ -38,11 +44,20 @@ impl Parts {
     pub fn of(store: &Store, version: &Version) -> Result<Self, StoreError> {
         let mut parts = Self::default();
         let mut members = CatalogReader::open(store, &version.catalog)?;
+        let mut batch = Vec::new();
         while let Some((offset, member)) = members.next_member()? {
-            parts.add(offset, &member);
+            if member.stream_bytes() > 0 {
+                batch.push((offset, member));
+            }
+            if batch.len() == BATCH_MEMBERS {
+                parts.add_all(&batch);
+                batch.clear();
+            }
         }
+        parts.add_all(&batch);
         parts.gap.extend([0; END_BYTES]);
         parts.close_gap();
+        parts.hash_gaps();
         if parts.end == version.stream_bytes {
             return Ok(parts);
         }
@@ -50,13 +65,21 @@ impl Parts {
         Err(StoreError::damaged("catalogs", detail))
     }
 
-    fn add(&mut self, offset: u64, member: &Member) {
-        if member.stream_bytes() == 0 {
-            return;
+    fn add_all(&mut self, members: &[(u64, Member)]) {
+        let head = |(_, member): &(u64, Member)| {
+            let mut head = header(member);
+            head.extend(member.content.sparse_map().unwrap_or_default());
+            head
+        };
+        let heads: Vec<Vec<u8>> = members.par_iter().map(head).collect();
+        for ((offset, member), head) in members.iter().zip(heads) {
+            self.add(*offset, member, &head);
         }
-        self.gap.extend(header(member));
-        self.gap
-            .extend(member.content.sparse_map().unwrap_or_default());
+        self.hash_gaps();
+    }
+
+    fn add(&mut self, offset: u64, member: &Member, head: &[u8]) {
+        self.gap.extend(head);
         for block in member.placed_blocks(offset) {
             self.close_gap();
             self.list.push(Part {
@@ -77,13 +100,23 @@ impl Parts {
             return;
         }
         let len = self.gap.len() as u64;
+        let gap = std::mem::take(&mut self.gap);
+        self.gaps.push((self.list.len(), gap));
         self.list.push(Part {
             offset: self.end,
             len,
-            digest: Digest::of(&self.gap),
+            digest: Digest([0; 32]),
         });
         self.end += len;
-        self.gap.clear();
+    }
+
+    fn hash_gaps(&mut self) {
+        let digest = |(index, gap): &(usize, Vec<u8>)| (*index, Digest::of(gap));
+        let digests: Vec<_> = self.gaps.par_iter().map(digest).collect();
+        for (index, digest) in digests {
+            self.list[index].digest = digest;
+        }
+        self.gaps.clear();
     }
 
     /// The part that begins at a place.

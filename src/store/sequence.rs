@@ -14,7 +14,7 @@ use crate::error::StoreError;
 
 /// A whole stream is read by windows of this length.
 pub const WINDOW_BYTES: u64 = 16 << 20;
-/// At most so much is kept for later windows; what exceeds it is decoded again.
+/// At most so much is kept for later windows: what is needed soonest. The rest is decoded again.
 const KEPT_BYTES: usize = 128 << 20;
 
 /// A stream that is being read.
@@ -151,14 +151,29 @@ impl<'a> Sequence<'a> {
         Ok(Some((range.start, window)))
     }
 
+    /// Keeps what later windows need of a frame. If there is no room, what is needed last gives way.
     fn keep(&mut self, frame: &FrameRef, bytes: &[u8]) {
         let uses = self.uses.get(frame);
         let Some(kept) = uses.and_then(|uses| Kept::of(bytes, uses, self.number)) else {
             return;
         };
-        if self.kept_bytes + kept.bytes() <= KEPT_BYTES {
-            self.kept_bytes += kept.bytes();
-            self.kept.insert(*frame, kept);
+        let soon = self.next_use(frame);
+        while self.kept_bytes + kept.bytes() > KEPT_BYTES {
+            let last = self.kept.keys().max_by_key(|frame| self.next_use(frame));
+            let Some(last) = last.copied().filter(|last| self.next_use(last) > soon) else {
+                return;
+            };
+            let dropped = self.kept.remove(&last).map_or(0, |kept| kept.bytes());
+            self.kept_bytes -= dropped;
         }
+        self.kept_bytes += kept.bytes();
+        self.kept.insert(*frame, kept);
+    }
+
+    /// The next window that needs something of a frame.
+    fn next_use(&self, frame: &FrameRef) -> usize {
+        let uses = self.uses.get(frame).map_or(&[][..], Vec::as_slice);
+        let next = uses.partition_point(|(window, _)| *window < self.number);
+        uses.get(next).map_or(usize::MAX, |(window, _)| *window)
     }
 }
