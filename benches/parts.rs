@@ -4,18 +4,31 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use btw_backup::catalog::StoreType;
 use btw_backup::delta::apply::apply;
 use btw_backup::delta::compose::compose;
 use btw_backup::delta::diff::diff;
 use btw_backup::delta::{Script, wire};
 use btw_backup::digest::{BLOCK_BYTES, Digest, is_zero};
-use btw_backup::store::codec;
+use btw_backup::ops::backup::{Detection, Options, backup};
+use btw_backup::ops::restore;
+use btw_backup::plan::chain::ChainPolicy;
+use btw_backup::report::Silent;
+use btw_backup::store::Store;
+use btw_backup::store::codec::{self, Knobs};
+use btw_backup::store::disk::LocalDisk;
+use btw_backup::store::sequence::Sequence;
+use btw_backup::store::stream::VersionStream;
+use btw_backup::time::When;
 use btw_backup::tree::found::Step;
+use btw_backup::tree::owners::OwnerRule;
 use btw_backup::tree::select::Selection;
 use btw_backup::tree::walk::Walk;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use jiff::{SignedDuration, Timestamp};
 use rayon::prelude::{ParallelIterator, ParallelSlice};
 
 const MIB: usize = 1 << 20;
@@ -237,5 +250,90 @@ fn walking(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, hashing, matching, coding, walking);
+/// A store of 64 MiB: 40 files of 1.6 MiB of text.
+fn restoring(c: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let source = dir.path().join("source");
+    fs::create_dir(&source).expect("a directory");
+    let files = 40;
+    let bytes = 64 * MIB / files;
+    for file in 0..files {
+        let content = text(bytes, file as u64);
+        fs::write(source.join(format!("file{file}")), content).expect("a file");
+    }
+    let disk = LocalDisk::create(dir.path(), Path::new("store"), None).expect("a directory");
+    let store = Store::new(Arc::new(disk), "store");
+    backup(&store, &options(source.clone()), &Silent).expect("a backup");
+    let mut group = c.benchmark_group("restoring 64 MiB of text");
+    group
+        .throughput(Throughput::Bytes(64 * MIB as u64))
+        .sample_size(10);
+    let mut number = 0;
+    // Into new directories: those of before are removed at the end.
+    let mut target = || {
+        number += 1;
+        dir.path().join(format!("target{number}"))
+    };
+    group.bench_function("reference: copying the files", |b| {
+        b.iter(|| {
+            let target = target();
+            fs::create_dir(&target).expect("a directory");
+            for file in 0..files {
+                let name = format!("file{file}");
+                fs::copy(source.join(&name), target.join(&name)).expect("a copy");
+            }
+        });
+    });
+    group.bench_function("restore", |b| {
+        b.iter(|| {
+            let options = restore::Options {
+                when: &When::Latest { back: 0 },
+                target: &target(),
+                partial: false,
+                choice: &restore::Choice::default(),
+                owners: OwnerRule::ByNumber,
+            };
+            restore::restore(&store, &options, &Silent).expect("a restore")
+        });
+    });
+    group.bench_function("read alone", |b| {
+        let versions = store
+            .versions(&store.current().expect("a state"))
+            .expect("versions");
+        b.iter(|| {
+            let stream = VersionStream::open(&store, &versions, 0).expect("a stream");
+            let mut sequence = Sequence::of(&stream).expect("a sequence");
+            let (mut buffer, mut sum) = (Vec::new(), 0);
+            while let Some((_, window)) = sequence.next_window(buffer).expect("a window") {
+                sum += window.len();
+                buffer = window;
+            }
+            sum
+        });
+    });
+    group.finish();
+}
+
+fn options(source: PathBuf) -> Options {
+    Options {
+        source_name: b"source".to_vec(),
+        source,
+        host: "host".into(),
+        selection: Selection::default(),
+        detection: Detection::Bytes,
+        store_type: StoreType::Rdiff,
+        chain: ChainPolicy {
+            max_incremental_count: 10,
+            max_incremental_span: SignedDuration::from_hours(24),
+            fulls_kept: 2,
+        },
+        allow_empty: false,
+        adopt: false,
+        expected: None,
+        now: Timestamp::UNIX_EPOCH,
+        knobs: Knobs::REAL,
+    }
+}
+
+criterion_group!(parts, hashing, matching, coding, walking, restoring);
 criterion_main!(parts);

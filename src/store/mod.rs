@@ -308,6 +308,8 @@ impl Store {
     /// Remembers that the store was verified.
     pub fn record_verified(&self, verified: &Verified) -> Result<(), StoreError> {
         let temporary = format!("{}/{}verified", Area::Cache.dir(), file::TEMPORARY);
+        // Copies may have come without it.
+        let _ = self.disk.create_dir(Area::Cache.dir());
         let _ = self.disk.remove(&temporary);
         let save = || {
             let text = verified.encode();

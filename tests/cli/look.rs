@@ -594,3 +594,30 @@ fn an_independent_reader_restores_every_version() {
         }
     }
 }
+
+/// Stores made earlier, as they are in the repository: without empty directories and locks.
+#[test]
+fn h11_golden_stores_are_read_by_the_program_and_by_the_independent_reader() {
+    for kind in ["rdiff", "tar"] {
+        let home = Home::new();
+        let golden = format!("testdata/{kind}");
+        tool("cp", &["-r", &golden, home.store("s").to_str().unwrap()]);
+        let sums = fs::read_to_string(format!("{golden}.sums")).unwrap();
+        let store = home.store("s");
+        for line in sums.lines() {
+            let (sum, version) = line.split_once("  ").unwrap();
+            let tar = home.path(&format!("{version}.tar"));
+            home.run(&["export", "--at", version, "s", tar.to_str().unwrap()])
+                .ends(0);
+            let said = tool("sha256sum", &[tar.to_str().unwrap()]);
+            assert!(said.starts_with(sum), "{kind} {version}");
+            let read = Command::new("python3")
+                .args(["tests/reader.py", "tar", store.to_str().unwrap(), version])
+                .output()
+                .unwrap();
+            assert_eq!(read.stdout, fs::read(&tar).unwrap(), "{kind} {version}");
+        }
+        assert_eq!(sums.lines().count(), if kind == "rdiff" { 7 } else { 2 });
+        home.run(&["verify", "--deep", "s"]).ends(0);
+    }
+}
