@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 use similar::TextDiff;
@@ -20,6 +21,8 @@ use crate::tree::select::is_below;
 
 /// Longer files are not compared by lines.
 const TEXT_MAX_BYTES: u64 = 1 << 20;
+/// After so long the lines of two files are taken as they come.
+const PATCH_TIME: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 struct ChangeRow {
@@ -131,7 +134,9 @@ impl Answer<'_> {
                 format!("{side}/{}", printable(&member.path))
             })
         };
-        let diff = TextDiff::from_lines(&before, &after);
+        let diff = TextDiff::configure()
+            .timeout(PATCH_TIME)
+            .diff_lines(&before, &after);
         let text = diff
             .unified_diff()
             .header(&name("a", old), &name("b", new))

@@ -1,13 +1,12 @@
 //! `export`: the tar archive of a version.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::args::Export;
 use super::exit::Exit;
-use super::output::Output;
 use super::progress::Progress;
 use super::{Context, stores};
 use crate::catalog::version::describe;
@@ -22,14 +21,22 @@ pub fn run(context: &Context, args: &Export) -> Result<Exit, Error> {
         read::export(&read.store, &read.versions, index, out, name, &progress)
     };
     if args.file == Path::new("-") {
-        Output::answer_with(|out| export(out, Path::new("the standard output")))?;
+        // Unlike a listing, an archive that nobody took whole is a failure.
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        export(&mut out, Path::new("the standard output"))?;
         return Ok(Exit::Done);
     }
-    let mut out = create(&args.file)?;
-    export(&mut out, &args.file).inspect_err(|_| {
-        // Half an archive is worse than none.
-        let _ = fs::remove_file(&args.file);
-    })?;
+    let out = create(&args.file)?;
+    let sync = |()| {
+        out.sync_all()
+            .map_err(|error| Error::file("sync", &args.file, error))
+    };
+    export(&mut &out, &args.file)
+        .and_then(sync)
+        .inspect_err(|_| {
+            // Half an archive is worse than none.
+            let _ = fs::remove_file(&args.file);
+        })?;
     context.output.info(&format!(
         "{}: {} exported to {}",
         args.reading.dst,

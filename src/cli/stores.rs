@@ -70,7 +70,16 @@ impl Read {
 
     /// The member path that a user means; without one the source itself.
     pub fn path(&self, text: Option<&OsString>) -> Result<Vec<u8>, Error> {
-        text.map_or(Ok(Vec::new()), |text| member_path(text, &self.source))
+        let Some(text) = text else {
+            return Ok(Vec::new());
+        };
+        let path = member_path(text, &self.source)?;
+        // A source that is one file has that file as its only member.
+        let first = self.versions.last().map(|version| &version.catalog.first);
+        Ok(match first {
+            Some(file) if path.is_empty() => file.clone(),
+            _ => path,
+        })
     }
 }
 

@@ -111,7 +111,7 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
         sample: args.sample.map(|percent| (percent, seed)),
     };
     let report = verify::verify(&store, &options, &Progress::new(context.output))?;
-    let record = report.record(&options, now);
+    let record = report.record(&options, now, store.verified());
     // A store that cannot be written to can be verified all the same.
     if let Err(error) = store.record_verified(&record) {
         context.output.remark(&format!(
@@ -137,7 +137,7 @@ fn row(name: &str, report: &Report) -> StoreRow {
     StoreRow {
         name: name.to_owned(),
         sound: report.is_sound(),
-        files: report.files,
+        files: report.files.len() as u64,
         bytes: report.bytes,
         rebuilt_bytes: report.rebuilt_bytes,
         versions: report.versions.len() as u64,
@@ -154,7 +154,7 @@ fn say(context: &Context, name: &str, report: &Report, deep: bool) -> Result<(),
     };
     let read = format!(
         "{} files, {}{rebuilt}",
-        report.files,
+        report.files.len(),
         output_bytes(report.bytes)
     );
     if report.is_sound() {
@@ -201,8 +201,12 @@ fn describe_broken(broken: &Broken, text: &mut String) {
         text.push_str(&format!("  {name}: cannot be restored: {why}\n"));
         return;
     }
+    if broken.members.is_empty() {
+        text.push_str(&format!("  {name}: the end of its archive is damaged\n"));
+        return;
+    }
     text.push_str(&format!(
-        "  {name}: {} members are lost:\n",
+        "  {name}: {} members are damaged:\n",
         broken.members.len()
     ));
     for path in broken.members.iter().take(NAMED_MEMBERS) {

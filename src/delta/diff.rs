@@ -98,7 +98,12 @@ impl<'a> Index<'a> {
     /// fewer than 4 GiB.
     pub fn new(bytes: &'a [u8], segments: &'a [Segment], params: Params) -> Self {
         let samples = bytes.len() / params.step + 1;
-        let bits = samples.next_power_of_two().trailing_zeros().clamp(8, 26);
+        // As many heads as there are samples in the segments, which may be few.
+        let indexed: usize = segments
+            .iter()
+            .map(|segment| segment.len / params.step)
+            .sum();
+        let bits = indexed.next_power_of_two().trailing_zeros().clamp(8, 26);
         let mut index = Self {
             bytes,
             segments,

@@ -198,7 +198,8 @@ pub fn begin(record: MemberRecord) -> Result<Member, FormatError> {
     let kind = *KINDS
         .get(usize::from(record.kind))
         .ok_or_else(|| FormatError::content("unknown kind of member"))?;
-    if record.flags & !FLAG_TORN != 0 || record.mtime_nanoseconds > 999_999_999 {
+    let is_sized = record.size != 0 && kind != Kind::Regular;
+    if record.flags & !FLAG_TORN != 0 || record.mtime_nanoseconds > 999_999_999 || is_sized {
         return Err(FormatError::content("a member's record is out of range"));
     }
     Ok(Member {
@@ -233,6 +234,7 @@ pub fn add_blocks(member: &mut Member, blocks: BlocksRecord) -> Result<(), Forma
             .checked_mul(REGION_BLOCKS)
             .and_then(|start| start.checked_add(within.into()))
             .ok_or_else(bad)?;
+        first.checked_add(digests.len() as u64).ok_or_else(bad)?;
         let digests = digests.into_iter().map(Digest);
         let next = runs
             .last()

@@ -44,7 +44,8 @@ pub fn find(
     if let Some(member) = Heads::open(store, &version.catalog).get(path)? {
         return Ok(member);
     }
-    let mut text = format!("There is no {} in {}", printable(path), describe(version));
+    let shown = if path.is_empty() { b"." } else { path };
+    let mut text = format!("There is no {} in {}", printable(shown), describe(version));
     if let Some(other) = nearest_with(store, versions, version, path)? {
         text.push_str(&format!("; it is in {}", describe(other)));
     } else {

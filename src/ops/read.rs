@@ -35,12 +35,19 @@ pub fn cat(
         kind => return Err(no_content(&head, kind)),
     };
     let found = CatalogReader::open_at(store, &version.catalog, &path)?.next_member()?;
-    let (offset, member) = found
-        .filter(|(_, member)| member.path == path && member.kind == Kind::Regular)
-        .ok_or_else(|| {
+    let (offset, member) = match found {
+        Some((offset, member)) if member.path == path && member.kind == Kind::Regular => {
+            (offset, member)
+        }
+        // A symbolic link or a pipe may have several names too.
+        Some((_, member)) if member.path == path && member.kind != Kind::HardLink => {
+            return Err(no_content(&member, member.kind));
+        }
+        _ => {
             let detail = format!("{} is a link to nothing", printable(&path));
-            StoreError::damaged("catalogs", detail)
-        })?;
+            return Err(StoreError::damaged("catalogs", detail).into());
+        }
+    };
     let stream = VersionStream::open(store, versions, index)?;
     content(&stream, version, offset, &member, out)
 }

@@ -19,9 +19,9 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 
 /// Decoded frames held at once while a window is fetched.
-const DECODED_BYTES: u64 = 64 << 20;
+const DECODED_BYTES: u64 = 32 << 20;
 /// Decoded frames kept for the next window.
-const KEPT_BYTES: usize = 64 << 20;
+const KEPT_BYTES: usize = 32 << 20;
 
 /// The frames that were needed last. Windows follow each other in the stream, so a frame is needed again soon or never.
 #[derive(Default)]

@@ -522,7 +522,7 @@ fn f1_verify_names_files_versions_and_members_and_list_remembers() {
             "{said}"
         );
         assert!(
-            said.contains("members are lost") || said.contains("restore whole: v1-v5"),
+            said.contains("members are damaged") || said.contains("restore whole: v1-v5"),
             "{said}"
         );
     }
@@ -620,4 +620,102 @@ fn h11_golden_stores_are_read_by_the_program_and_by_the_independent_reader() {
         assert_eq!(sums.lines().count(), if kind == "rdiff" { 7 } else { 2 });
         home.run(&["verify", "--deep", "s"]).ends(0);
     }
+}
+
+#[test]
+fn a_few_small_files_far_apart_are_restored() {
+    // Each lies in a window of its own, and all are fewer than one thread's job.
+    let home = Home::new();
+    let src = home.path("src");
+    fs::create_dir(&src).unwrap();
+    for number in 0..12 {
+        fs::write(src.join(format!("f{number:02}")), format!("small {number}")).unwrap();
+        fs::write(
+            src.join(format!("f{number:02}-large")),
+            vec![number; 200_000],
+        )
+        .unwrap();
+    }
+    home.fs(&src, "s").ends(0);
+    let target = home.path("out");
+    let mut command = home.command(&[
+        "restore",
+        "--exclude",
+        "*-large",
+        "s",
+        target.to_str().unwrap(),
+    ]);
+    let mut child = command.spawn().unwrap();
+    let begin = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begin.elapsed().as_secs() > 60 {
+            child.kill().unwrap();
+            panic!("the restore stands still");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert!(status.success());
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 12);
+    assert_eq!(fs::read(target.join("f07")).unwrap(), b"small 7");
+}
+
+#[test]
+fn sources_of_one_file_and_links_to_links() {
+    let home = Home::new();
+    let file = home.path("disk.img");
+    fs::write(&file, b"image").unwrap();
+    home.fs(&file, "one").ends(0);
+    let absolute = file.to_str().unwrap();
+    for path in [absolute, "disk.img", "./disk.img"] {
+        assert_eq!(home.run(&["cat", "one", path]).ends(0).out, "image");
+        assert_eq!(home.run(&["ls", "one", path]).ends(0).out, "disk.img\n");
+        home.run(&["history", "one", path]).ends(0);
+    }
+    let target = home.path("nothing");
+    home.run(&[
+        "restore",
+        "--exclude",
+        "*.img",
+        "one",
+        target.to_str().unwrap(),
+    ])
+    .ends(1)
+    .complains("Nothing of v1");
+    assert!(!target.exists());
+    let src = home.path("src");
+    fs::create_dir(&src).unwrap();
+    std::os::unix::fs::symlink("nowhere", src.join("a")).unwrap();
+    fs::hard_link(src.join("a"), src.join("b")).unwrap();
+    home.fs(&src, "links").ends(0);
+    home.run(&["cat", "links", "b"])
+        .ends(1)
+        .complains("a link to nowhere");
+    // Nobody takes the archive.
+    let mut command = home.command(&["export", "one", "-"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = command
+        .stdout(writer)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn what_was_found_damaged_is_not_forgotten_by_a_sample() {
+    let told = Told::new();
+    let deltas = fs::read_dir(told.home.store("s").join("deltas")).unwrap();
+    let delta = deltas.map(|entry| entry.unwrap().path()).next().unwrap();
+    let sound = fs::read(&delta).unwrap();
+    fs::write(&delta, &sound[..sound.len() - 1]).unwrap();
+    told.home.run(&["verify", "s"]).ends(5);
+    told.said(&["verify", "--at", "v5", "s"]);
+    assert!(told.said(&["list", "s"]).ends_with("damaged\n"));
+    fs::write(&delta, &sound).unwrap();
+    told.said(&["verify", "s"]);
+    assert!(told.said(&["list", "s"]).ends_with("sound\n"));
 }

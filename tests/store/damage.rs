@@ -43,7 +43,7 @@ fn verified(disk: &SimDisk, deep: bool) -> Result<Report, Error> {
     };
     let report = verify(&store, &options, &Silent)?;
     let now = Timestamp::from_second(START).unwrap();
-    store.record_verified(&report.record(&options, now))?;
+    store.record_verified(&report.record(&options, now, store.verified()))?;
     Ok(report)
 }
 

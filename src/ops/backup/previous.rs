@@ -6,7 +6,7 @@ use crate::catalog::{PageRef, Version};
 use crate::digest::Digest;
 use crate::error::{StoreError, with_causes};
 use crate::store::stream::VersionStream;
-use crate::store::{Store, collect};
+use crate::store::{Store, archive, collect};
 use crate::tree::header::END_BYTES;
 
 /// How many frames of the newest version are checked in each run.
@@ -79,6 +79,14 @@ pub fn faults(store: &Store, newest: &Version, now: Timestamp) -> Result<Vec<Str
 /// What is wrong with a file that is named by its digest, if anything.
 pub fn wrong_with(store: &Store, file: &str) -> Result<Option<String>, StoreError> {
     let name = file.rsplit('/').next().unwrap_or_default();
+    if archive::is_archive(file) {
+        return match archive::check(store, file) {
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Io { .. })) => {
+                Ok(Some(with_causes(&error)))
+            }
+            result => result.map(|_| None),
+        };
+    }
     match store.digest_of(file) {
         Ok((digest, _)) if digest.to_string() == name => Ok(None),
         Ok(_) => Ok(Some(format!(

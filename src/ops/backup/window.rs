@@ -128,6 +128,10 @@ impl<'a> Window<'a> {
         self.bytes.clear();
         self.segments.clear();
         let mut fresh = &self.fresh[range.clone()];
+        // Exactly: doubling would take as much again.
+        let total: u64 = fresh.iter().map(|(_, len)| len).sum();
+        self.bytes
+            .reserve_exact(usize::try_from(total).expect("windows fit in memory"));
         while !fresh.is_empty() {
             let mut bytes = 0;
             let fits = fresh.iter().take_while(|(_, len)| {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
 use crate::catalog::{Kind, Member, Version};
-use crate::error::{Error, StoreError};
+use crate::error::{Error, StoreError, printable};
 use crate::ops::paths;
 use crate::store::Store;
 use crate::store::catalogs::CatalogReader;
@@ -44,7 +44,14 @@ impl<'a> Chosen<'a> {
         choice: &'a Choice,
     ) -> Result<Self, Error> {
         for path in choice.paths.iter().filter(|path| !path.is_empty()) {
-            paths::find(store, versions, version, path)?;
+            let member = paths::find(store, versions, version, path)?;
+            if member.kind == Kind::Absent {
+                return Err(Error::Refused(format!(
+                    "{} could not be read then: {}",
+                    printable(path),
+                    printable(&member.link)
+                )));
+            }
         }
         let changed = choice
             .since

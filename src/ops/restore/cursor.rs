@@ -104,6 +104,16 @@ impl Cursor {
         (Self::Ahead { windows, window }, reader)
     }
 
+    /// Whether the next window is needed for a place. What holds the current one must not wait then: there are few.
+    pub fn must_go_on(&self, offset: u64) -> bool {
+        match self {
+            Self::Ahead { window, .. } => {
+                window.as_ref().is_none_or(|window| offset >= window.end())
+            }
+            Self::Direct(_) => false,
+        }
+    }
+
     /// The window that holds all of a range, if one does.
     pub fn window(&mut self, range: &Range<u64>) -> Result<Option<Arc<Window>>, StoreError> {
         let Self::Ahead { windows, window } = self else {

@@ -39,6 +39,8 @@ pub(super) struct Filled {
     pub single: Option<PathBuf>,
     /// The store is to blame for some of the faults.
     pub is_damaged: bool,
+    /// How many members were to be made.
+    pub members: u64,
 }
 
 /// Unpacks everything below the hidden directory.
@@ -222,7 +224,7 @@ impl Filling<'_, '_> {
         mut members: ChosenMembers<'_>,
         monitor: &dyn Monitor,
     ) -> Result<Filled, Error> {
-        let (mut single, mut first) = (None, true);
+        let (mut single, mut first, mut members_made) = (None, true, 0);
         while let Some(item) = members.next_item()? {
             let is_promoted = matches!(item, Item::Promoted(..));
             let (Item::Plain(offset, mut member) | Item::Promoted(offset, mut member)) = item;
@@ -230,6 +232,7 @@ impl Filling<'_, '_> {
                 single = Some(PathBuf::from(OsStr::from_bytes(&member.path)));
             }
             first = false;
+            members_made += 1;
             let stream_bytes = member.stream_bytes();
             if let Some(owners) = &mut self.owners {
                 owners.apply(&mut member);
@@ -251,6 +254,7 @@ impl Filling<'_, '_> {
             faults: self.unpacker.finish(),
             single,
             is_damaged: self.is_damaged,
+            members: members_made,
         })
     }
 
@@ -266,6 +270,13 @@ impl Filling<'_, '_> {
         let mut blocks = Vec::new();
         for ((number, digest), block) in content.blocks().zip(made.member.placed_blocks(offset)) {
             let range = block.offset..block.offset + block.len;
+            if self.results.has_failed() {
+                return Ok(());
+            }
+            if self.cursor.must_go_on(range.start) {
+                self.add(&made, std::mem::take(&mut blocks));
+                self.send();
+            }
             let bytes = match self.cursor.window(&range)? {
                 Some(window) => Bytes::In(window, range),
                 None => Bytes::Own(self.cursor.take(range)?),
@@ -342,7 +353,7 @@ impl Filling<'_, '_> {
         match self.write_blocks(file, offset, member) {
             Ok(Ok(())) => self.unpacker.finish_file(member, file),
             Ok(Err(error)) => self.unpacker.failed(member, error),
-            Err(error @ StoreError::Damaged { .. }) if self.partial => {
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Io { .. })) if self.partial => {
                 self.is_damaged = true;
                 self.unpacker
                     .failed(member, io::Error::other(with_causes(&error)));

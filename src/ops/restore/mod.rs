@@ -8,7 +8,7 @@ mod place;
 
 use std::path::{Path, PathBuf};
 
-use crate::catalog::version::resolve;
+use crate::catalog::version::{describe, resolve};
 use crate::catalog::{Kind, Member, Version};
 use crate::error::{Error, StoreError};
 use crate::report::Monitor;
@@ -73,7 +73,15 @@ pub fn restore(
         mut faults,
         single,
         is_damaged,
+        members,
     } = filled.inspect_err(|_| place.discard())?;
+    if members == 0 {
+        place.discard();
+        return Err(Error::Refused(format!(
+            "Nothing of {} is chosen",
+            describe(version)
+        )));
+    }
     if !options.partial && !faults.missing.is_empty() {
         place.discard();
         let (path, error) = faults.missing.swap_remove(0);

@@ -1,6 +1,7 @@
 //! The files that versions need: each is there and has the content that its name says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
@@ -24,8 +25,9 @@ pub struct Fault {
 
 /// Which files which versions need.
 pub(super) struct Needs {
-    /// By file: indices of versions.
-    files: BTreeMap<String, BTreeSet<usize>>,
+    /// By file: ranges of indices of versions, as chains are many and long.
+    files: BTreeMap<String, Vec<Range<usize>>>,
+    wanted: BTreeSet<usize>,
     /// What could not be looked into.
     faults: Vec<Fault>,
     seqs: Vec<u64>,
@@ -41,30 +43,27 @@ impl Needs {
     ) -> Result<Self, StoreError> {
         let mut needs = Self {
             files: BTreeMap::new(),
+            wanted: wanted.clone(),
             faults: Vec::new(),
             seqs: versions.iter().map(|version| version.seq).collect(),
         };
         // From the newest to the oldest: those that build upon a version are all that come before it, up to a whole one.
-        let mut chain: BTreeSet<usize> = BTreeSet::new();
         for (index, version) in versions.iter().enumerate().rev() {
-            let older = (0..index).rev();
-            chain.clear();
-            chain.insert(index);
-            chain.extend(older.take_while(|index| versions[*index].whole.is_none()));
-            chain.retain(|index| wanted.contains(index));
-            if chain.is_empty() {
+            let older = versions[..index].iter().rev();
+            let chain = older.take_while(|older| older.whole.is_none()).count();
+            let range = index - chain..index + 1;
+            if wanted.range(range.clone()).next().is_none() {
                 continue;
             }
             let (files, unknown) = collect::needed(store, version)?;
             for file in files {
-                needs.files.entry(file).or_default().extend(&chain);
+                needs.add(file, range.clone());
             }
             if let Some(error) = unknown {
-                needs.add_fault(error, &chain)?;
+                needs.add_fault(error, range)?;
             }
         }
         if wanted.len() == versions.len() {
-            let all: BTreeSet<usize> = wanted.clone();
             let archived = state
                 .archived
                 .iter()
@@ -74,20 +73,28 @@ impl Needs {
                 .iter()
                 .map(|pack| Area::Catalogs.path(*pack));
             for file in archived.chain(packs) {
-                needs.files.entry(file).or_insert_with(|| all.clone());
+                needs.add(file, 0..versions.len());
             }
         }
         Ok(needs)
     }
 
-    fn add_fault(&mut self, error: StoreError, chain: &BTreeSet<usize>) -> Result<(), StoreError> {
+    fn add(&mut self, file: String, range: Range<usize>) {
+        let ranges = self.files.entry(file).or_default();
+        let is_in = |known: &Range<usize>| known.start <= range.start && range.end <= known.end;
+        if !ranges.last().is_some_and(is_in) {
+            ranges.push(range);
+        }
+    }
+
+    fn add_fault(&mut self, error: StoreError, range: Range<usize>) -> Result<(), StoreError> {
         let file = match &error {
             StoreError::Damaged { file, .. } => file.clone(),
             StoreError::Io { path, .. } => path.clone(),
             _ => String::new(),
         };
         let detail = super::fault(error)?;
-        self.files.entry(file.clone()).or_default().extend(chain);
+        self.add(file.clone(), range);
         self.faults.push(Fault {
             file,
             detail,
@@ -101,14 +108,17 @@ impl Needs {
         let files = faults
             .iter()
             .filter_map(|fault| self.files.get(&fault.file));
-        files.flatten().copied().collect()
+        let ranges = files.flatten().cloned();
+        ranges
+            .flat_map(|range| self.wanted.range(range).copied())
+            .collect()
     }
 }
 
 /// What reading the files gave.
 pub(super) struct Checked {
     pub faults: Vec<Fault>,
-    pub files: u64,
+    pub files: BTreeSet<String>,
     pub bytes: u64,
 }
 
@@ -133,7 +143,7 @@ pub(super) fn check(
         .collect();
     let mut checked = Checked {
         faults: needs.faults.clone(),
-        files: results.len() as u64,
+        files: results.iter().map(|(file, _)| (*file).clone()).collect(),
         bytes: 0,
     };
     for (file, result) in results {

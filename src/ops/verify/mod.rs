@@ -49,17 +49,30 @@ pub struct Report {
     pub broken: Vec<Broken>,
     /// The versions that were asked for.
     pub versions: Vec<Version>,
-    /// How many files were read, and how many bytes they have.
-    pub files: u64,
-    /// See `files`.
+    /// The files that were read.
+    pub files: BTreeSet<String>,
+    /// How many bytes they have.
     pub bytes: u64,
     /// How many bytes of streams were rebuilt and compared.
     pub rebuilt_bytes: u64,
 }
 
 impl Report {
-    /// What is to be remembered of it.
-    pub fn record(&self, options: &Options<'_>, time: Timestamp) -> Verified {
+    /// What is to be remembered of it. What was found damaged before, and was not read now, still is.
+    pub fn record(
+        &self,
+        options: &Options<'_>,
+        time: Timestamp,
+        before: Option<Verified>,
+    ) -> Verified {
+        let is_partial = options.when.is_some() || options.sample.is_some();
+        let before = before.filter(|_| is_partial).map(|before| before.faults);
+        let unread = before
+            .into_iter()
+            .flatten()
+            .filter(|file| !self.files.contains(file));
+        let found = self.faults.iter().map(|fault| fault.file.clone());
+        let faults: Vec<String> = found.chain(unread).collect();
         let seq = |version: Option<&Version>| version.map_or(0, |version| version.seq);
         Verified {
             time,
@@ -67,8 +80,8 @@ impl Report {
             percent: options.sample.map_or(100.0, |(percent, _)| percent),
             only: options.when.map(|_| seq(self.versions.first())),
             newest: seq(self.versions.last()),
-            is_sound: self.is_sound(),
-            faults: self.faults.iter().map(|fault| fault.file.clone()).collect(),
+            is_sound: self.is_sound() && faults.is_empty(),
+            faults,
         }
     }
 
