@@ -22,7 +22,6 @@ use btw_backup::store::codec::{self, Knobs};
 use btw_backup::store::disk::LocalDisk;
 use btw_backup::store::sequence::Sequence;
 use btw_backup::store::stream::VersionStream;
-use btw_backup::time::When;
 use btw_backup::tree::found::Step;
 use btw_backup::tree::owners::OwnerRule;
 use btw_backup::tree::select::Selection;
@@ -268,6 +267,9 @@ fn restoring(c: &mut Criterion) {
     group
         .throughput(Throughput::Bytes(64 * MIB as u64))
         .sample_size(10);
+    let versions = store
+        .versions(&store.current().expect("a state"))
+        .expect("versions");
     let mut number = 0;
     // Into new directories: those of before are removed at the end.
     let mut target = || {
@@ -287,19 +289,15 @@ fn restoring(c: &mut Criterion) {
     group.bench_function("restore", |b| {
         b.iter(|| {
             let options = restore::Options {
-                when: &When::Latest { back: 0 },
                 target: &target(),
                 partial: false,
                 choice: &restore::Choice::default(),
                 owners: OwnerRule::ByNumber,
             };
-            restore::restore(&store, &options, &Silent).expect("a restore")
+            restore::restore(&store, &versions, 0, &options, &Silent).expect("a restore")
         });
     });
     group.bench_function("read alone", |b| {
-        let versions = store
-            .versions(&store.current().expect("a state"))
-            .expect("versions");
         b.iter(|| {
             let stream = VersionStream::open(&store, &versions, 0).expect("a stream");
             let mut sequence = Sequence::of(&stream).expect("a sequence");

@@ -98,6 +98,15 @@ impl StoreError {
         }
     }
 
+    /// What is wrong with a file of the store: damage, or a disk that does not give it back. Other errors say nothing of
+    /// the store's content and are handed back.
+    pub fn into_fault(self) -> Result<String, Self> {
+        match self {
+            Self::Damaged { .. } | Self::Io { .. } => Ok(with_causes(&self)),
+            other => Err(other),
+        }
+    }
+
     /// A file that could not be decoded.
     pub fn format(file: impl Into<String>, error: &FormatError) -> Self {
         if matches!(error, FormatError::Newer { .. }) {

@@ -199,6 +199,19 @@ pub struct At {
     pub at: String,
 }
 
+/// The last version that counts.
+#[derive(clap::Args)]
+pub struct UpTo {
+    /// Look only at versions up to this one, written as with ls
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "latest",
+        allow_hyphen_values = true
+    )]
+    pub at: String,
+}
+
 /// A store that is read.
 #[derive(clap::Args)]
 pub struct Reading {
@@ -240,9 +253,8 @@ pub struct Cat {
 
 #[derive(clap::Args)]
 pub struct Find {
-    /// Look only at versions up to this one
     #[command(flatten)]
-    pub at: At,
+    pub at: UpTo,
     /// For programs
     #[arg(long)]
     pub json: bool,
@@ -254,9 +266,8 @@ pub struct Find {
 
 #[derive(clap::Args)]
 pub struct History {
-    /// Look only at versions up to this one
     #[command(flatten)]
-    pub at: At,
+    pub at: UpTo,
     /// For programs
     #[arg(long)]
     pub json: bool,

@@ -15,7 +15,6 @@ use super::{Context, stores};
 use crate::catalog::version::describe;
 use crate::error::Error;
 use crate::ops::restore::{self, Choice};
-use crate::time::When;
 use crate::tree::owners::OwnerRule;
 use crate::tree::select::Patterns;
 
@@ -52,8 +51,9 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     };
     let report = restore::restore(
         &read.store,
+        &read.versions,
+        index,
         &restore::Options {
-            when: &When::Sequence(read.versions[index].seq),
             target: &args.target,
             partial: args.partial,
             choice: &choice,

@@ -16,6 +16,7 @@ use crate::catalog::version::resolve;
 use crate::config::general::General;
 use crate::error::Error;
 use crate::format::legacy::is_legacy;
+use crate::format::state::State;
 use crate::ops::backup::refuse_foreign;
 use crate::ops::paths::member_path;
 use crate::store::disk::{Disk, LocalDisk};
@@ -49,9 +50,8 @@ pub fn open_trusted(general: &General, dst: &str, ownership: &Ownership) -> Resu
 /// A store that is being read, and its versions.
 pub struct Read {
     pub store: Store,
+    pub state: State,
     pub versions: Vec<Version>,
-    /// The source's path.
-    pub source: Vec<u8>,
     _guard: Guard,
 }
 
@@ -73,7 +73,7 @@ impl Read {
         let Some(text) = text else {
             return Ok(Vec::new());
         };
-        let path = member_path(text, &self.source)?;
+        let path = member_path(text, &self.state.source)?;
         // A source that is one file has that file as its only member.
         let first = self.versions.last().map(|version| &version.catalog.first);
         Ok(match first {
@@ -95,22 +95,17 @@ pub fn when(context: &Context, text: &str) -> Result<When, Error> {
 
 /// Opens a store to look into it; nothing is removed meanwhile.
 pub fn open_to_read(context: &Context, reading: &Reading) -> Result<Read, Error> {
-    let store = open_to_restore(context, reading)?;
+    let general = existing_config(context)?;
+    let ownership = owner::of_store(context, None, reading.user.as_deref(), &reading.dst)?;
+    let store = open_trusted(&general, &reading.dst, &ownership)?;
     let guard = store.lock_reader()?;
     let state = store.current()?;
     Ok(Read {
         versions: store.versions(&state)?,
-        source: state.source,
+        state,
         store,
         _guard: guard,
     })
-}
-
-/// Opens a store, if it may be trusted.
-pub fn open_to_restore(context: &Context, reading: &Reading) -> Result<Store, Error> {
-    let general = existing_config(context)?;
-    let ownership = owner::of_store(context, None, reading.user.as_deref(), &reading.dst)?;
-    open_trusted(&general, &reading.dst, &ownership)
 }
 
 fn open_disk(general: &General, dst: &str) -> Result<LocalDisk, Error> {

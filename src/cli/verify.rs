@@ -96,21 +96,23 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
         user: args.user.clone(),
         dst: name.to_owned(),
     };
-    let store = stores::open_to_restore(context, &reading)?;
-    let when = args
-        .at
-        .as_deref()
-        .map(|text| stores::when(context, text))
-        .transpose()?;
-    let _guard = store.lock_reader()?;
+    let read = stores::open_to_read(context, &reading)?;
+    let store = &read.store;
+    let only = args.at.as_deref().map(|text| read.index(context, text));
     let now = Timestamp::now();
     let seed = u64::try_from(now.as_nanosecond() & 0xffff_ffff).unwrap_or(0);
     let options = verify::Options {
-        when: when.as_ref(),
+        only: only.transpose()?,
         deep: args.deep,
         sample: args.sample.map(|percent| (percent, seed)),
     };
-    let report = verify::verify(&store, &options, &Progress::new(context.output))?;
+    let report = verify::verify(
+        store,
+        &read.state,
+        &read.versions,
+        &options,
+        &Progress::new(context.output),
+    )?;
     let record = report.record(&options, now, store.verified());
     // A store that cannot be written to can be verified all the same.
     if let Err(error) = store.record_verified(&record) {

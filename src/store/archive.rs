@@ -51,8 +51,22 @@ pub fn of_file(file: &str) -> &str {
     file.strip_suffix(DIGEST_SUFFIX).unwrap_or(file)
 }
 
+/// Compares a file that versions need with what its name says, an archive with its digest file; returns its length.
+pub fn check_file(store: &Store, path: &str) -> Result<u64, StoreError> {
+    if is_archive(path) {
+        return check(store, path);
+    }
+    let (digest, bytes) = store.digest_of(path)?;
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if digest.to_string() == name {
+        return Ok(bytes);
+    }
+    let detail = "its content is not what its name says";
+    Err(StoreError::damaged(path, detail))
+}
+
 /// Compares an archive with its SHA-256, and returns its length.
-pub fn check(store: &Store, archive: &str) -> Result<u64, StoreError> {
+fn check(store: &Store, archive: &str) -> Result<u64, StoreError> {
     let path = digest_name(archive);
     let line = String::from_utf8_lossy(&store.read_all(&path)?).into_owned();
     let mut hasher = Sha256::new();

@@ -36,12 +36,14 @@ fn store(dir: &tempfile::TempDir) -> SimDisk {
 /// Verifies, and remembers what was found as the program does.
 fn verified(disk: &SimDisk, deep: bool) -> Result<Report, Error> {
     let store = Store::new(Arc::new(disk.clone()), "sim");
+    let state = store.current()?;
+    let versions = store.versions(&state)?;
     let options = Options {
-        when: None,
+        only: None,
         deep,
         sample: None,
     };
-    let report = verify(&store, &options, &Silent)?;
+    let report = verify(&store, &state, &versions, &options, &Silent)?;
     let now = Timestamp::from_second(START).unwrap();
     store.record_verified(&report.record(&options, now, store.verified()))?;
     Ok(report)

@@ -12,7 +12,6 @@ use btw_backup::ops::restore::{self, restore};
 use btw_backup::report::Silent;
 use btw_backup::store::Store;
 use btw_backup::store::disk::Disk;
-use btw_backup::time::When;
 use btw_backup::tree::owners::OwnerRule;
 
 use crate::sim::{Fault, SimDisk, Survival};
@@ -85,10 +84,13 @@ fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
 fn restored(disk: &SimDisk, seq: u64) -> BTreeMap<String, Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::new(Arc::new(disk.clone()), "sim");
+    let versions = store.versions(&store.current().unwrap()).unwrap();
+    let index = versions.iter().position(|version| version.seq == seq);
     restore(
         &store,
+        &versions,
+        index.unwrap(),
         &restore::Options {
-            when: &When::Sequence(seq),
             target: &dir.path().join("out"),
             partial: false,
             choice: &restore::Choice::default(),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::catalog::{PageRef, Version};
 use crate::digest::Digest;
-use crate::error::{StoreError, with_causes};
+use crate::error::StoreError;
 use crate::store::stream::VersionStream;
 use crate::store::{Store, archive, collect};
 use crate::tree::header::END_BYTES;
@@ -46,7 +46,8 @@ impl Previous {
 }
 
 /// What is wrong with the version that a new one would build on: something is missing, or was found damaged by the last
-/// verification and still is, or one of a few frames, taken at random in each run, is not what it should be. Then everything is stored anew, and that version stays as it is.
+/// verification and still is, or one of a few frames, taken at random in each run, is not what it should be. Then
+/// everything is stored anew, and that version stays as it is.
 pub fn faults(store: &Store, newest: &Version, now: Timestamp) -> Result<Vec<String>, StoreError> {
     let mut faults = collect::missing(store, std::slice::from_ref(newest))?;
     if let Some(verified) = store.verified().filter(|verified| !verified.is_sound) {
@@ -76,25 +77,10 @@ pub fn faults(store: &Store, newest: &Version, now: Timestamp) -> Result<Vec<Str
     Ok(faults)
 }
 
-/// What is wrong with a file that is named by its digest, if anything.
+/// What is wrong with a file of the store, if anything.
 pub fn wrong_with(store: &Store, file: &str) -> Result<Option<String>, StoreError> {
-    let name = file.rsplit('/').next().unwrap_or_default();
-    if archive::is_archive(file) {
-        return match archive::check(store, file) {
-            Err(error @ (StoreError::Damaged { .. } | StoreError::Io { .. })) => {
-                Ok(Some(with_causes(&error)))
-            }
-            result => result.map(|_| None),
-        };
-    }
-    match store.digest_of(file) {
-        Ok((digest, _)) if digest.to_string() == name => Ok(None),
-        Ok(_) => Ok(Some(format!(
-            "{file}: its content is not what its name says"
-        ))),
-        Err(error @ (StoreError::Damaged { .. } | StoreError::Io { .. })) => {
-            Ok(Some(with_causes(&error)))
-        }
-        Err(error) => Err(error),
+    match archive::check_file(store, file) {
+        Ok(_) => Ok(None),
+        Err(error) => error.into_fault().map(Some),
     }
 }

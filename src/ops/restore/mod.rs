@@ -8,12 +8,11 @@ mod place;
 
 use std::path::{Path, PathBuf};
 
-use crate::catalog::version::{describe, resolve};
+use crate::catalog::version::describe;
 use crate::catalog::{Kind, Member, Version};
 use crate::error::{Error, StoreError};
 use crate::report::Monitor;
 use crate::store::Store;
-use crate::time::When;
 use crate::tree::faults::Faults;
 use crate::tree::owners::OwnerRule;
 
@@ -25,8 +24,6 @@ pub use place::Place;
 /// What to restore and how.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// Which version.
-    pub when: &'a When,
     /// Where to: it does not exist or is an empty directory.
     pub target: &'a Path,
     /// Restore what can be, though something is missing or damaged.
@@ -52,23 +49,18 @@ pub struct Report {
     pub is_damaged: bool,
 }
 
-/// Restores a version. The caller holds the readers' lock.
+/// Restores `versions[index]`; the versions are all of the store's. The caller holds the readers' lock.
 pub fn restore(
     store: &Store,
+    versions: &[Version],
+    index: usize,
     options: &Options<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Report, Error> {
-    let state = store.current()?;
-    let versions = store.versions(&state)?;
-    let version = resolve(&versions, options.when)
-        .map_err(|error| Error::Refused(format!("{}: {error}", store.name())))?;
-    let index = versions
-        .iter()
-        .position(|other| other.seq == version.seq)
-        .expect("resolved from these");
+    let version = &versions[index];
     let place = Place::prepare(options.target)?;
     monitor.step("restoring", Some(version.stream_bytes));
-    let filled = fill(store, &versions, index, &place, options, monitor);
+    let filled = fill(store, versions, index, &place, options, monitor);
     let Filled {
         mut faults,
         single,

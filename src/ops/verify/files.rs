@@ -93,7 +93,7 @@ impl Needs {
             StoreError::Io { path, .. } => path.clone(),
             _ => String::new(),
         };
-        let detail = super::fault(error)?;
+        let detail = error.into_fault()?;
         self.add(file.clone(), range);
         self.faults.push(Fault {
             file,
@@ -136,7 +136,7 @@ pub(super) fn check(
     let results: Vec<(&String, Result<u64, StoreError>)> = files
         .par_iter()
         .map(|file| {
-            let result = check_file(store, file);
+            let result = archive::check_file(store, file);
             monitor.advance(*result.as_ref().unwrap_or(&0));
             (*file, result)
         })
@@ -150,7 +150,7 @@ pub(super) fn check(
         match result {
             Ok(bytes) => checked.bytes += bytes,
             Err(error) => {
-                let detail = super::fault(error)?;
+                let detail = error.into_fault()?;
                 // What could not be looked into is the same file once more.
                 checked.faults.retain(|fault| fault.file != *file);
                 checked.faults.push(Fault {
@@ -167,26 +167,6 @@ pub(super) fn check(
     }
     checked.faults.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(checked)
-}
-
-/// Compares a file with its name, and returns its length.
-fn check_file(store: &Store, file: &str) -> Result<u64, StoreError> {
-    if archive::is_archive(file) {
-        return archive::check(store, file);
-    }
-    let (digest, bytes) = store.digest_of(file)?;
-    let is_named = file
-        .rsplit('/')
-        .next()
-        .and_then(|name| name.parse::<Digest>().ok())
-        .is_some_and(|name| name == digest);
-    if is_named {
-        return Ok(bytes);
-    }
-    Err(StoreError::damaged(
-        file,
-        "its content is not what its name says",
-    ))
 }
 
 fn is_chosen(file: &str, percent: f64, seed: u64) -> bool {

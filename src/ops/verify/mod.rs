@@ -9,20 +9,19 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::catalog::Version;
-use crate::catalog::version::resolve;
-use crate::error::{Error, StoreError};
+use crate::error::Error;
+use crate::format::state::State;
 use crate::format::verified::Verified;
 use crate::report::Monitor;
 use crate::store::Store;
-use crate::time::When;
 
 pub use files::Fault;
 
 /// What to verify.
 #[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
-    /// One version; without it all.
-    pub when: Option<&'a When>,
+pub struct Options {
+    /// One version, by its index; without it all.
+    pub only: Option<usize>,
     /// Rebuild versions and compare them with their catalogs.
     pub deep: bool,
     /// Read only so many percent of the files, chosen by the number.
@@ -59,17 +58,16 @@ pub struct Report {
 
 impl Report {
     /// What is to be remembered of it. What was found damaged before, and was not read now, still is.
-    pub fn record(
-        &self,
-        options: &Options<'_>,
-        time: Timestamp,
-        before: Option<Verified>,
-    ) -> Verified {
-        let is_partial = options.when.is_some() || options.sample.is_some();
-        let before = before.filter(|_| is_partial).map(|before| before.faults);
+    pub fn record(&self, options: &Options, time: Timestamp, before: Option<Verified>) -> Verified {
+        let is_partial = options.only.is_some() || options.sample.is_some();
+        let before = before.filter(|before| is_partial && !before.is_sound);
+        // Versions that were broken though all files were right: only a whole verification clears that.
+        let still_broken = before
+            .as_ref()
+            .is_some_and(|before| before.faults.is_empty());
         let unread = before
             .into_iter()
-            .flatten()
+            .flat_map(|before| before.faults)
             .filter(|file| !self.files.contains(file));
         let found = self.faults.iter().map(|fault| fault.file.clone());
         let faults: Vec<String> = found.chain(unread).collect();
@@ -78,9 +76,9 @@ impl Report {
             time,
             deep: options.deep,
             percent: options.sample.map_or(100.0, |(percent, _)| percent),
-            only: options.when.map(|_| seq(self.versions.first())),
+            only: options.only.map(|_| seq(self.versions.first())),
             newest: seq(self.versions.last()),
-            is_sound: self.is_sound() && faults.is_empty(),
+            is_sound: self.is_sound() && faults.is_empty() && !still_broken,
             faults,
         }
     }
@@ -91,31 +89,26 @@ impl Report {
     }
 }
 
-/// Verifies a store. The caller holds the readers' lock.
+/// Verifies a store whose current state and versions are given. The caller holds the readers' lock.
 pub fn verify(
     store: &Store,
-    options: &Options<'_>,
+    state: &State,
+    versions: &[Version],
+    options: &Options,
     monitor: &dyn Monitor,
 ) -> Result<Report, Error> {
-    let state = store.current()?;
-    let versions = store.versions(&state)?;
-    let wanted: BTreeSet<usize> = match options.when {
+    let wanted: BTreeSet<usize> = match options.only {
         None => (0..versions.len()).collect(),
-        Some(when) => {
-            let version = resolve(&versions, when)
-                .map_err(|error| Error::Refused(format!("{}: {error}", store.name())))?;
-            let index = versions.iter().position(|other| other.seq == version.seq);
-            BTreeSet::from([index.expect("resolved from these")])
-        }
+        Some(index) => BTreeSet::from([index]),
     };
-    let needs = files::Needs::of(store, &state, &versions, &wanted)?;
+    let needs = files::Needs::of(store, state, versions, &wanted)?;
     let checked = files::check(store, &needs, options.sample, monitor)?;
     let suspects = if options.deep {
         wanted.clone()
     } else {
         needs.affected(&checked.faults)
     };
-    let rebuilt = rebuild::check(store, &versions, &suspects, monitor)?;
+    let rebuilt = rebuild::check(store, versions, &suspects, monitor)?;
     let mut faults = checked.faults;
     for fault in rebuilt.faults {
         if !faults.iter().any(|known| known.file == fault.file) {
@@ -133,12 +126,4 @@ pub fn verify(
         bytes: checked.bytes,
         rebuilt_bytes: rebuilt.bytes,
     })
-}
-
-/// What is wrong with a file: damage, or a disk that does not give it back. Other errors are not the store's content.
-fn fault(error: StoreError) -> Result<String, StoreError> {
-    match &error {
-        StoreError::Damaged { .. } | StoreError::Io { .. } => Ok(crate::error::with_causes(&error)),
-        _ => Err(error),
-    }
 }

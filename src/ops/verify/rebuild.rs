@@ -55,7 +55,7 @@ pub(super) fn check(
             Err(error) => rebuilt.broken.push(Broken {
                 version: version.clone(),
                 members: Vec::new(),
-                unreadable: Some(super::fault(error)?),
+                unreadable: Some(error.into_fault()?),
             }),
         }
         rebuilt.bytes += version.stream_bytes;
@@ -117,7 +117,7 @@ impl Rebuilding<'_> {
         let why = match self.bad_by_delta(parts) {
             Ok(bad) if bad.is_empty() => return Ok(None),
             Ok(_) => "it does not rebuild its version".to_owned(),
-            Err(error) => super::fault(error)?,
+            Err(error) => error.into_fault()?,
         };
         Ok(Some(Fault {
             file: Area::Deltas.path(file.name),
@@ -161,7 +161,7 @@ fn compare(stream: &VersionStream, parts: &[Part]) -> Result<Vec<Part>, StoreErr
             Ok(None) => break,
             // Which of them are lost is found by reading each alone.
             Err(error) => {
-                super::fault(error)?;
+                error.into_fault()?;
                 bad.extend(one_by_one(stream, parts)?);
             }
         }
@@ -176,7 +176,7 @@ fn one_by_one(stream: &VersionStream, parts: &[Part]) -> Result<Vec<Part>, Store
             Ok(bytes) if parts::half(Digest::of(&bytes)) == part.digest => {}
             Ok(_) => bad.push(*part),
             Err(error) => {
-                super::fault(error)?;
+                error.into_fault()?;
                 bad.push(*part);
             }
         }
