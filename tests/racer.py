@@ -4,6 +4,7 @@ then prints how often it swapped.
 
 usage: racer.py source DIR SECRET     in DIR: directories, files, pipes and links to SECRET take each other's places
        racer.py target DIR CANARY     in DIR: whatever a restore makes takes turns with a link to CANARY
+       racer.py place DIR CANARY      in DIR, which is restored in place: its directories and files take turns with links
 """
 import ctypes
 import os
@@ -58,6 +59,20 @@ def target(canary):
     return swaps
 
 
+def place(canary):
+    os.symlink(canary, "lure")
+    os.symlink("../" + canary, "lure2")
+    os.symlink(canary + "/file", "lure3")
+    pairs = (("a", "lure"), ("a/b", "lure2"), ("file", "lure3"), ("a/b/c", "lure"), ("a", "file"))
+    swaps = 0
+    while not ended():
+        for _ in range(50):
+            for name, lure in pairs:
+                swaps += exchange(name, lure)
+                swaps += exchange(name, lure)
+    return swaps
+
+
 if __name__ == "__main__":
     os.chdir(sys.argv[2])
-    print({"source": source, "target": target}[sys.argv[1]](sys.argv[3]))
+    print({"source": source, "target": target, "place": place}[sys.argv[1]](sys.argv[3]))

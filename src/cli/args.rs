@@ -379,7 +379,13 @@ pub struct Restore {
     /// Leave everything to whoever restores
     #[arg(long)]
     pub no_owner: bool,
-    /// Only show what would be made
+    /// Restore over a tree that is there: only what differs is written
+    #[arg(long)]
+    pub in_place: bool,
+    /// With --in-place: remove what the version does not have and backups do not leave out
+    #[arg(long, requires = "in_place", conflicts_with = "changed_since")]
+    pub delete: bool,
+    /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,
     /// For programs: with --dry-run
@@ -387,6 +393,6 @@ pub struct Restore {
     pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
-    /// A directory that does not exist or is empty
+    /// A directory that does not exist or is empty; with --in-place any
     pub target: PathBuf,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -11,9 +12,11 @@ use super::output::{Output, unwritten};
 use super::progress::Progress;
 use super::rows::{SCHEMA, VersionName};
 use super::{Context, owner, stores};
+use crate::config::general::General;
 use crate::config::workdir::{Workdir, normal};
 use crate::error::{Error, printable};
-use crate::ops::compare::{self, Difference};
+use crate::ops::compare;
+use crate::ops::live::Difference;
 use crate::tree::select::Selection;
 
 #[derive(Serialize)]
@@ -42,14 +45,10 @@ fn word(difference: &Difference) -> &'static str {
     }
 }
 
-pub fn run(context: &Context, args: &Compare) -> Result<Exit, Error> {
-    let general = stores::existing_config(context)?;
-    let read = stores::open_to_read(context, &args.reading)?;
-    let version = &read.versions[read.index(context, &args.at.at)?];
-    let source = normal(&args.src)?;
-    // What a backup leaves out is not new.
+/// What backups keep of a source.
+pub fn selection(context: &Context, general: &General, source: &Path) -> Result<Selection, Error> {
     let mut selection = Selection::default();
-    if let Some(work) = Workdir::find(&context.config_dir, &source)? {
+    if let Some(work) = Workdir::find(&context.config_dir, source)? {
         owner::refuse_foreign_workdir(&work)?;
         selection = work.config()?.selection;
         let seen = std::fs::metadata(work.seen_dir()).ok();
@@ -61,6 +60,16 @@ pub fn run(context: &Context, args: &Compare) -> Result<Exit, Error> {
     selection
         .leave_out
         .extend(root.map(|dir| (dir.dev(), dir.ino())));
+    Ok(selection)
+}
+
+pub fn run(context: &Context, args: &Compare) -> Result<Exit, Error> {
+    let general = stores::existing_config(context)?;
+    let read = stores::open_to_read(context, &args.reading)?;
+    let version = &read.versions[read.index(context, &args.at.at)?];
+    let source = normal(&args.src)?;
+    // What a backup leaves out is not new.
+    let selection = selection(context, &general, &source)?;
     let (mut rows, mut kinds) = (Vec::new(), HashSet::new());
     Output::answer_with(|out| {
         let progress = Progress::new(context.output);

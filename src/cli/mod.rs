@@ -8,6 +8,7 @@ mod export;
 mod fs;
 mod fs_init;
 mod import;
+mod in_place;
 mod list;
 mod look;
 mod output;

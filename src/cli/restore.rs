@@ -11,7 +11,8 @@ use super::output::{Output, unwritten};
 use super::progress::Progress;
 use super::rows::{self, JsonRows};
 use super::stores::Read;
-use super::{Context, stores};
+use super::{Context, in_place, stores};
+use crate::catalog::Version;
 use crate::catalog::version::describe;
 use crate::error::Error;
 use crate::ops::restore::{self, Choice};
@@ -19,7 +20,7 @@ use crate::tree::owners::OwnerRule;
 use crate::tree::select::Patterns;
 
 /// What is put into a store would be removed from there, or harm it.
-fn refuse_stores(target: &Path) -> Result<(), Error> {
+pub(super) fn refuse_stores(target: &Path) -> Result<(), Error> {
     let absolute =
         std::path::absolute(target).map_err(|error| Error::file("find", target, error))?;
     let existing = absolute
@@ -40,25 +41,19 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     let read = stores::open_to_read(context, &args.reading)?;
     let index = read.index(context, &args.at.at)?;
     let choice = choice(context, args, &read)?;
+    // What is not there can be restored as without it.
+    if args.in_place && args.target.exists() {
+        return in_place::run(context, args, &read, index, &choice);
+    }
     if args.dry_run {
         return preview(args, &read, index, &choice);
     }
     refuse_stores(&args.target)?;
-    let owners = match (args.no_owner, args.numeric_ids) {
-        (true, _) => OwnerRule::Nobody,
-        (_, true) => OwnerRule::ByNumber,
-        _ => OwnerRule::ByName,
-    };
     let report = restore::restore(
         &read.store,
         &read.versions,
         index,
-        &restore::Options {
-            target: &args.target,
-            partial: args.partial,
-            choice: &choice,
-            owners,
-        },
+        &options(args, &choice),
         &Progress::new(context.output),
     )?;
     let output = context.output;
@@ -68,24 +63,49 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
         describe(&report.version),
         report.target.display()
     ));
-    if report.version.is_partial() {
-        output.info(&format!(
+    Ok(tell(
+        context,
+        &report.version,
+        (&report.missing, &report.problems),
+        report.is_damaged,
+    ))
+}
+
+/// Says what is not as it was, and what that means for the exit status.
+pub(super) fn tell(
+    context: &Context,
+    version: &Version,
+    (missing, problems): (&[String], &[String]),
+    is_damaged: bool,
+) -> Exit {
+    if version.is_partial() {
+        context.output.info(&format!(
             "This version is partial: {} members were not readable or changed while they were read",
-            report.version.problems
+            version.problems
         ));
     }
-    for missing in &report.missing {
-        Output::warning(missing);
+    for line in missing.iter().chain(problems) {
+        Output::warning(line);
     }
-    for problem in &report.problems {
-        Output::warning(problem);
-    }
-    let exit = Exit::done(&report.problems);
-    Ok(match (report.missing.is_empty(), report.is_damaged) {
-        (true, _) => exit,
+    match (missing.is_empty(), is_damaged) {
+        (true, _) => Exit::done(problems),
         (false, false) => Exit::Failed,
         (false, true) => Exit::Damage,
-    })
+    }
+}
+
+pub(super) fn options<'a>(args: &'a Restore, choice: &'a Choice) -> restore::Options<'a> {
+    let owners = match (args.no_owner, args.numeric_ids) {
+        (true, _) => OwnerRule::Nobody,
+        (_, true) => OwnerRule::ByNumber,
+        _ => OwnerRule::ByName,
+    };
+    restore::Options {
+        target: &args.target,
+        partial: args.partial,
+        choice,
+        owners,
+    }
 }
 
 fn choice(context: &Context, args: &Restore, read: &Read) -> Result<Choice, Error> {

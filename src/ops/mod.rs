@@ -1,9 +1,10 @@
-//! The verbs: gather facts, plan, perform, report. No verb imports another; [`parts`] and [`paths`] are what several use.
+//! The verbs: gather facts, plan, perform, report. No verb imports another; [`parts`], [`paths`] and [`live`] are what several use.
 
 pub mod backup;
 pub mod compare;
 pub mod diff;
 pub mod import;
+pub mod live;
 pub mod look;
 pub mod parts;
 pub mod paths;

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::meta::Meta;
@@ -62,6 +63,29 @@ impl Target<'_> {
             }
         };
         set.map_err(io::Error::from)
+    }
+
+    /// Takes away all extended attributes that the member does not have. Only of what is open.
+    pub fn remove_other_xattrs(&self, member: &Member) -> io::Result<()> {
+        let Self::Open(file) = self else {
+            return Ok(());
+        };
+        let mut names = vec![0; 256];
+        let len = loop {
+            match fs::flistxattr(file, &mut names[..]) {
+                Ok(len) => break len,
+                Err(Errno::RANGE) => names.resize(names.len() * 4, 0),
+                Err(Errno::OPNOTSUPP) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        for name in names[..len].split(|byte| *byte == 0) {
+            let is_kept = member.xattrs.iter().any(|(key, _)| key == name);
+            if !name.is_empty() && !is_kept {
+                fs::fremovexattr(file, OsStr::from_bytes(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives it its permission bits.

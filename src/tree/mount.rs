@@ -1,7 +1,10 @@
 //! File systems without data of their own: their content is the kernel's.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs;
 
@@ -57,6 +60,38 @@ impl Mounts {
     }
 }
 
+/// The paths below a directory, given by its real path, at which something is mounted.
+pub fn points_below(dir: &Path) -> Vec<Vec<u8>> {
+    let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let points = text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    let below = points.filter_map(|point| {
+        let point = unescaped(point);
+        let rest = Path::new(OsStr::from_bytes(&point))
+            .strip_prefix(dir)
+            .ok()?;
+        Some(rest.as_os_str().as_bytes().to_vec()).filter(|rest| !rest.is_empty())
+    });
+    let mut below: Vec<Vec<u8>> = below.collect();
+    below.sort_unstable();
+    below.dedup();
+    below
+}
+
+/// A path as in mountinfo: blanks and backslashes stand there as three octal digits (proc(5)).
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::new(), text);
+    while let [first, after @ ..] = rest {
+        let octal = after.get(..3).filter(|_| *first == b'\\');
+        let code = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = code.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        out.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[3..] } else { after };
+    }
+    out
+}
+
 /// The device of a line of mountinfo about devtmpfs: `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS ... - TYPE SOURCE OPTIONS`.
 fn devtmpfs(line: &str) -> Option<u64> {
     let (mount, system) = line.split_once(" - ")?;
@@ -67,7 +102,12 @@ fn devtmpfs(line: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::devtmpfs;
+    use super::{devtmpfs, unescaped};
+
+    #[test]
+    fn blanks_in_mount_points_are_understood() {
+        assert_eq!(unescaped(b"/a\\040b\\134c\\9"), b"/a b\\c\\9");
+    }
 
     #[test]
     fn b10_devices_are_known_by_the_list_of_mounts() {

@@ -25,6 +25,9 @@ pub struct Selection {
     pub one_file_system: bool,
     /// Block devices that are read as images: the same kind of patterns.
     pub read_special: Vec<String>,
+    /// Only what lies at or below one of these paths is looked at, and the directories on the way; everything if there are
+    /// none.
+    pub below: Vec<Vec<u8>>,
     /// Directories that are left out with everything below: device and inode.
     pub leave_out: HashSet<(u64, u64)>,
 }
@@ -128,6 +131,15 @@ impl Rules {
         } else {
             Verdict::Excluded
         }
+    }
+
+    /// Whether a path is to be looked at.
+    pub fn is_looked_at(&self, path: &[u8]) -> bool {
+        let below = &self.selection.below;
+        below.is_empty()
+            || below
+                .iter()
+                .any(|wanted| is_below(wanted, path) || is_below(path, wanted))
     }
 
     /// Whether a block device is to be read as an image.

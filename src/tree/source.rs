@@ -101,10 +101,9 @@ pub fn member(
         gid: meta.gid,
         user: owners.user(meta.uid),
         group: owners.group(meta.gid),
-        // The times of a device say nothing of its content.
-        mtime: if found.is_image { (0, 0) } else { meta.mtime },
+        mtime: mtime(found),
         link: if kind == Kind::Symlink {
-            fs::readlinkat(&*found.dir, &found.name, Vec::new())?.into_bytes()
+            target(found)?
         } else {
             Vec::new()
         },
@@ -117,9 +116,23 @@ pub fn member(
     Ok((member, unread))
 }
 
+/// The modification time as it is recorded. The times of a device say nothing of its content.
+pub fn mtime(found: &Found) -> (i64, u32) {
+    if found.is_image {
+        (0, 0)
+    } else {
+        found.meta.mtime
+    }
+}
+
+/// What a symbolic link points to.
+pub fn target(found: &Found) -> io::Result<Vec<u8>> {
+    Ok(fs::readlinkat(&*found.dir, &found.name, Vec::new())?.into_bytes())
+}
+
 /// Extended attributes, sorted. Read through `/proc/self/fd`, because no system call reads them below a directory
 /// handle without opening the file, and a device or pipe must not be opened.
-fn xattrs(found: &Found) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub fn xattrs(found: &Found) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let path = [
         format!("/proc/self/fd/{}/", found.dir.as_raw_fd()).as_bytes(),
         found.name.as_bytes(),

@@ -5,27 +5,20 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{self, AtFlags, Mode};
 
-use super::acl;
 use super::attributes::Target;
 use super::beneath::{self, DIR_FLAGS};
-use super::faults::{Faults, Loss};
+use super::faults::Faults;
+use super::make::{Maker, NewFile, clear_lists, is_roots_device, make_leaf, set_attributes, split};
 use crate::catalog::{Kind, Member};
-use crate::digest::is_zero;
 
 /// So many directories are open at once, whatever the depth.
 const OPEN_LEVELS: usize = 16;
-
-/// What file systems allocate at once.
-const PAGE_BYTES: usize = 4096;
 
 /// Unpacks members, given in path order.
 pub struct Unpacker {
@@ -50,50 +43,10 @@ struct Level {
     dir: Option<OwnedFd>,
 }
 
-/// A regular file being filled.
-pub struct NewFile {
-    file: File,
-    gives_owners: bool,
-}
-
-impl NewFile {
-    /// Writes data at a place of the file; what is never written is a hole.
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
-    }
-
-    /// The same; in a sparse file pages of zeros are left to be holes.
-    pub fn write_data(&self, bytes: &[u8], offset: u64, sparse: bool) -> io::Result<()> {
-        if !sparse {
-            return self.write_at(bytes, offset);
-        }
-        let (mut start, mut at) = (0, 0);
-        for page in bytes.chunks(PAGE_BYTES) {
-            if is_zero(page) {
-                self.write_at(&bytes[start..at], offset + start as u64)?;
-                start = at + page.len();
-            }
-            at += page.len();
-        }
-        self.write_at(&bytes[start..], offset + start as u64)
-    }
-
-    /// Gives the file, which is filled, its attributes; returns what could not be set.
-    pub fn finish(&self, member: &Member) -> Vec<Loss> {
-        set_attributes(member, &Target::Open(self.file.as_fd()), self.gives_owners)
-    }
-}
-
 impl Unpacker {
     /// Unpacks below `root`, which is empty and private.
     pub fn new(root: OwnedFd, gives_owners: bool) -> io::Result<Self> {
-        for list in [acl::DEFAULT, acl::ACCESS] {
-            // Else everything made in it would inherit what the parent prescribes.
-            match fs::fremovexattr(&root, OsStr::from_bytes(list)) {
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        clear_lists(&root)?;
         let top = Level {
             path: Vec::new(),
             member: None,
@@ -107,54 +60,6 @@ impl Unpacker {
             gives_owners,
             faults: Faults::default(),
         })
-    }
-
-    /// Makes a member that has no content. What fails is recorded as a fault.
-    pub fn make(&mut self, member: &Member) {
-        if let Err(error) = self.try_make(member) {
-            self.faults.miss(member, error);
-        }
-    }
-
-    /// Makes an empty file of a member's length. `None` if that failed, which is recorded.
-    pub fn create(&mut self, member: &Member) -> Option<NewFile> {
-        self.try_create(member)
-            .map_err(|error| self.faults.miss(member, error))
-            .ok()
-    }
-
-    /// Gives a file that was filled its attributes.
-    pub fn finish_file(&mut self, member: &Member, file: &NewFile) {
-        self.faults.lose_all(&member.path, file.finish(member));
-    }
-
-    /// Removes a file whose content could not be had, and records that it is missing.
-    pub fn failed(&mut self, member: &Member, error: io::Error) {
-        if let Ok((dir, name)) = self.parent(&member.path) {
-            let _ = fs::unlinkat(dir, OsStr::from_bytes(name), AtFlags::empty());
-        }
-        self.faults.miss(member, error);
-    }
-
-    /// The member that failed last.
-    pub fn last_missing(&self) -> Option<&(String, io::Error)> {
-        self.faults.missing.last()
-    }
-
-    /// Gives the directories that still wait for them their attributes, and returns all faults.
-    pub fn finish(mut self) -> Faults {
-        while self.levels.len() > 1 {
-            self.leave();
-        }
-        for member in std::mem::take(&mut self.late) {
-            match beneath::open_dir(&self.root, &member.path) {
-                Ok(dir) => self.attributes(&member, &Target::Open(dir.as_fd())),
-                Err(error) => self.faults.miss(&member, error),
-            }
-        }
-        // The root last: until then nobody else can reach what is in it.
-        self.leave();
-        self.faults
     }
 
     fn try_make(&mut self, member: &Member) -> io::Result<()> {
@@ -177,23 +82,14 @@ impl Unpacker {
                 self.enter(member, made);
                 return Ok(());
             }
-            Kind::Symlink => fs::symlinkat(OsStr::from_bytes(&member.link), dir, name)?,
-            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => match make_node(dir, name, member)
-            {
-                // Only root makes devices; that is known beforehand and no reason to give up the rest.
-                Err(error)
-                    if error.kind() == io::ErrorKind::PermissionDenied
-                        && member.kind != Kind::Fifo =>
-                {
+            _ => match make_leaf(dir, name, member) {
+                Err(error) if is_roots_device(member, &error) => {
                     self.faults.lose("device", &member.path, &error);
                     self.unmade.insert(member.path.clone());
                     return Ok(());
                 }
                 result => result?,
             },
-            Kind::Regular | Kind::HardLink | Kind::Absent => {
-                return Err(io::Error::from(io::ErrorKind::InvalidInput));
-            }
         }
         let dir = dir.try_clone()?;
         self.attributes(member, &Target::Named(&dir, name));
@@ -221,15 +117,14 @@ impl Unpacker {
     }
 
     fn try_create(&mut self, member: &Member) -> io::Result<NewFile> {
+        let gives_owners = self.gives_owners;
         let (dir, name) = self.parent(&member.path)?;
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(dir, OsStr::from_bytes(name), flags, Mode::RUSR | Mode::WUSR)?;
-        fs::ftruncate(&file, member.content.size)?;
-        Ok(NewFile {
-            file: File::from(file),
-            gives_owners: self.gives_owners,
-        })
+        NewFile::create(
+            dir,
+            OsStr::from_bytes(name),
+            member.content.size,
+            gives_owners,
+        )
     }
 
     /// The directory that a member is in, and its name there. Directories that are left get their attributes.
@@ -292,63 +187,47 @@ impl Unpacker {
     }
 }
 
-/// Owner first, because a change of owner clears setuid and capabilities; then attributes, mode, and time last.
-fn set_attributes(member: &Member, target: &Target<'_>, gives_owners: bool) -> Vec<Loss> {
-    let mut lost = Vec::new();
-    let mut note =
-        |what, result: io::Result<()>| lost.extend(result.err().map(|error| (what, error)));
-    let owner = if gives_owners {
-        target.set_owner(member)
-    } else {
-        Ok(())
-    };
-    let owned = gives_owners && owner.is_ok() || target.has_owner(member);
-    note("owner", if owned { Ok(()) } else { owner });
-    for (key, value) in &member.xattrs {
-        note("extended attributes", target.set_xattr(key, value));
-    }
-    if member.kind != Kind::Symlink {
-        // Setuid and setgid only for the right owner.
-        let mode = if owned {
-            member.mode
-        } else {
-            member.mode & 0o1777
-        };
-        if mode != member.mode {
-            let error = io::Error::other("the owner is another");
-            note("setuid or setgid", Err(error));
+impl Maker for Unpacker {
+    fn make(&mut self, member: &Member) {
+        if let Err(error) = self.try_make(member) {
+            self.faults.miss(member, error);
         }
-        note("mode", target.set_mode(Mode::from_raw_mode(mode)));
     }
-    note("time", target.set_time(member.mtime));
-    lost
-}
 
-/// The directory part of a path and its last name.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
+    fn create(&mut self, member: &Member) -> Option<NewFile> {
+        self.try_create(member)
+            .map_err(|error| self.faults.miss(member, error))
+            .ok()
+    }
+
+    fn failed(&mut self, member: &Member, error: io::Error) {
+        if let Ok((dir, name)) = self.parent(&member.path) {
+            let _ = fs::unlinkat(dir, OsStr::from_bytes(name), AtFlags::empty());
+        }
+        self.faults.miss(member, error);
+    }
+
+    fn faults(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+
+    fn finish(&mut self) -> Faults {
+        while self.levels.len() > 1 {
+            self.leave();
+        }
+        for member in std::mem::take(&mut self.late) {
+            match beneath::open_dir(&self.root, &member.path) {
+                Ok(dir) => self.attributes(&member, &Target::Open(dir.as_fd())),
+                Err(error) => self.faults.miss(&member, error),
+            }
+        }
+        // The root last: until then nobody else can reach what is in it.
+        self.leave();
+        std::mem::take(&mut self.faults)
     }
 }
 
 fn is_below(dir: &[u8], path: &[u8]) -> bool {
     path.strip_prefix(dir)
         .is_some_and(|rest| rest.starts_with(b"/"))
-}
-
-fn make_node(dir: &OwnedFd, name: &OsStr, member: &Member) -> io::Result<()> {
-    let kind = match member.kind {
-        Kind::CharDevice => FileType::CharacterDevice,
-        Kind::BlockDevice => FileType::BlockDevice,
-        _ => FileType::Fifo,
-    };
-    let number = fs::makedev(member.device.0, member.device.1);
-    Ok(fs::mknodat(
-        dir,
-        name,
-        kind,
-        Mode::RUSR | Mode::WUSR,
-        number,
-    )?)
 }

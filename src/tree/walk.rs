@@ -116,6 +116,9 @@ impl Walk {
         let level = self.levels.last().expect("looked at from a level");
         self.path.truncate(level.path_len);
         self.path = join(&self.path, name.to_bytes());
+        if !self.rules.is_looked_at(&self.path) {
+            return;
+        }
         let parent = level.verdict;
         let dir = Arc::clone(level.dir.as_ref().expect("the innermost directory is open"));
         let meta = match Meta::of(&*dir, name) {

@@ -11,6 +11,7 @@ mod concurrency;
 mod errno;
 mod fidelity;
 mod hostile;
+mod in_place;
 mod kill;
 mod legacy;
 mod live;

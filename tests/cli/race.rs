@@ -174,3 +174,62 @@ fn h3_h4_a_user_who_swaps_names_gets_nothing_restored_elsewhere() {
     assert_same_tree(&kept, &canary);
     println!("H3 H4: {swaps} swaps during {runs} restores (exit codes {codes:?}): 0 escapes");
 }
+
+#[test]
+fn h3_h4_a_user_who_swaps_names_gets_nothing_restored_in_place_elsewhere() {
+    if !is_root() {
+        return skip("H4 racer: only root writes where others may not");
+    }
+    let home = Home::new();
+    let src = home.path("src");
+    fs::create_dir_all(src.join("a/b/c")).unwrap();
+    for (name, text) in [("file", "file"), ("a/file", "a file"), ("a/b/c/file", "c")] {
+        fs::write(src.join(name), text).unwrap();
+    }
+    tool("chown", &["-R", "65534:65534", src.to_str().unwrap()]);
+    home.fs(&src, "s").ends(0);
+    let canary = home.path("canary");
+    fs::create_dir_all(canary.join("a/b/c")).unwrap();
+    for name in ["file", "a/file", "other"] {
+        fs::write(canary.join(name), "sings").unwrap();
+    }
+    tool("chmod", &["-R", "go-w", canary.to_str().unwrap()]);
+    let kept = home.path("kept");
+    let (canary_text, kept_text) = (canary.to_str().unwrap(), kept.to_str().unwrap());
+    tool("cp", &["-a", canary_text, kept_text]);
+    let (mut swaps, mut runs, mut codes) = (0, 0, std::collections::BTreeMap::new());
+    while swaps < SWAPS || runs < 100 {
+        // Something to write, to adjust and to remove in each round.
+        theirs(&home, "theirs");
+        let out = home.path("theirs");
+        let change = format!(
+            "cd {} && rm -rf ./* && mkdir -p a/b/c/d && echo x > file && echo y > a/file && echo z > a/b/extra \
+             && chown -R 65534:65534 .",
+            out.display()
+        );
+        tool("bash", &["-c", &change]);
+        let racer = Racer::start(&home, "place", "theirs", "../canary");
+        for _ in 0..10 {
+            let said = home.run(&[
+                "restore",
+                "--in-place",
+                "--delete",
+                "s",
+                out.to_str().unwrap(),
+            ]);
+            assert!(
+                matches!(said.code, Some(0 | 1 | 3)),
+                "{:?}: {}",
+                said.code,
+                said.err
+            );
+            *codes.entry(said.code.unwrap()).or_insert(0) += 1;
+            runs += 1;
+        }
+        swaps += racer.stop();
+    }
+    assert_same_tree(&kept, &canary);
+    println!(
+        "H3 H4: {swaps} swaps during {runs} restores in place (exit codes {codes:?}): 0 escapes"
+    );
+}

@@ -183,6 +183,10 @@ pub fn assert_same_tree(a: &Path, b: &Path) {
                 "pipe",
                 "-x",
                 "null*",
+                "-x",
+                "pipe over *",
+                "-x",
+                "* device over *",
                 &slash(a),
                 &slash(b)
             ]

@@ -13,7 +13,8 @@ use crate::error::printable;
 use crate::tree::archive::{ArchiveReader, Entry};
 use crate::tree::beneath;
 use crate::tree::faults::Faults;
-use crate::tree::unpack::{NewFile, Unpacker};
+use crate::tree::make::{Maker, NewFile};
+use crate::tree::unpack::Unpacker;
 
 /// Unpacks an archive below `root`, which is empty and private. Of several members of one name the last counts, as with
 /// tar. A name that leads elsewhere makes the whole archive unfit.
@@ -33,7 +34,10 @@ pub fn unpack(archive: &File, root: OwnedFd) -> io::Result<Faults> {
             .iter()
             .try_for_each(|part| copy(archive, &file, *part))
         {
-            Ok(()) => unpacker.finish_file(&entry.member, &file),
+            Ok(()) => {
+                let lost = file.finish(&entry.member);
+                unpacker.faults().lose_all(&entry.member.path, lost);
+            }
             Err(error) => unpacker.failed(&entry.member, error),
         }
     }

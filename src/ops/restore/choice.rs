@@ -10,6 +10,7 @@ use crate::store::Store;
 use crate::store::catalogs::CatalogReader;
 use crate::store::heads::differing;
 use crate::store::sequence::WINDOW_BYTES;
+use crate::store::stream::VersionStream;
 use crate::tree::select::{Patterns, is_below};
 
 /// Parts of the stream that are nearer to each other than this are read together.
@@ -82,7 +83,8 @@ impl<'a> Chosen<'a> {
         choice.exclude.is_none() && self.changed.is_none() && choice.paths.iter().all(Vec::is_empty)
     }
 
-    fn wants(&self, member: &Member) -> bool {
+    /// Whether a member is chosen itself, not only as a directory on the way.
+    pub fn wants(&self, member: &Member) -> bool {
         let choice = self.choice;
         let path = &member.path;
         let is_named =
@@ -116,11 +118,74 @@ impl<'a> Chosen<'a> {
         }
         Ok(())
     }
+}
 
-    /// Which parts of the stream are needed, in order.
-    pub fn windows(&self, store: &Store, version: &Version) -> Result<Vec<Range<u64>>, StoreError> {
+/// What is read of a version.
+pub(super) struct Wanted<'a> {
+    pub store: &'a Store,
+    /// All of the store's.
+    pub versions: &'a [Version],
+    pub index: usize,
+    pub chosen: Chosen<'a>,
+    /// Of what was chosen only files, links and devices with these paths.
+    pub only: Option<HashMap<Vec<u8>, u64>>,
+}
+
+impl<'a> Wanted<'a> {
+    /// All that was chosen of `versions[index]`.
+    pub fn of(
+        store: &'a Store,
+        versions: &'a [Version],
+        index: usize,
+        choice: &'a Choice,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            store,
+            versions,
+            index,
+            chosen: Chosen::of(store, versions, &versions[index], choice)?,
+            only: None,
+        })
+    }
+
+    pub fn version(&self) -> &'a Version {
+        &self.versions[self.index]
+    }
+
+    pub fn stream(&self) -> Result<VersionStream, StoreError> {
+        VersionStream::open(self.store, self.versions, self.index)
+    }
+
+    /// The members that are read.
+    pub fn members(&self) -> Result<ChosenMembers<'_>, StoreError> {
+        self.members_of(self.only.as_ref())
+    }
+
+    /// All that was chosen.
+    pub fn all(&self) -> Result<ChosenMembers<'_>, StoreError> {
+        self.members_of(None)
+    }
+
+    fn members_of<'b>(
+        &'b self,
+        only: Option<&'b HashMap<Vec<u8>, u64>>,
+    ) -> Result<ChosenMembers<'b>, StoreError> {
+        Ok(ChosenMembers {
+            members: CatalogReader::open(self.store, &self.version().catalog)?,
+            chosen: &self.chosen,
+            only,
+            way: Vec::new(),
+            ready: VecDeque::new(),
+        })
+    }
+
+    /// Which parts of the stream are needed, in order; all if there are none.
+    pub fn windows(&self) -> Result<Option<Vec<Range<u64>>>, StoreError> {
+        if self.chosen.is_all() && self.only.is_none() {
+            return Ok(None);
+        }
         let mut windows: Vec<Range<u64>> = Vec::new();
-        let mut members = ChosenMembers::open(store, version, self)?;
+        let mut members = self.members()?;
         while let Some(item) = members.next_item()? {
             let Item::Plain(offset, member) = item else {
                 continue;
@@ -138,7 +203,7 @@ impl<'a> Chosen<'a> {
                 }
             }
         }
-        Ok(windows)
+        Ok(Some(windows))
     }
 }
 
@@ -150,30 +215,39 @@ pub(super) enum Item {
     Promoted(u64, Member),
 }
 
+impl Item {
+    pub fn member(self) -> Member {
+        let (Self::Plain(_, member) | Self::Promoted(_, member)) = self;
+        member
+    }
+}
+
 /// The chosen members in path order.
 pub(super) struct ChosenMembers<'a> {
     members: CatalogReader,
     chosen: &'a Chosen<'a>,
+    only: Option<&'a HashMap<Vec<u8>, u64>>,
     /// Directories that are not chosen themselves, from the outermost in.
     way: Vec<(u64, Member)>,
     ready: VecDeque<Item>,
 }
 
-impl<'a> ChosenMembers<'a> {
-    pub fn open(
-        store: &Store,
-        version: &Version,
-        chosen: &'a Chosen<'a>,
-    ) -> Result<Self, StoreError> {
-        Ok(Self {
-            members: CatalogReader::open(store, &version.catalog)?,
-            chosen,
-            way: Vec::new(),
-            ready: VecDeque::new(),
-        })
+impl ChosenMembers<'_> {
+    pub fn next_item(&mut self) -> Result<Option<Item>, StoreError> {
+        while let Some(item) = self.next_chosen()? {
+            let (Item::Plain(_, member) | Item::Promoted(_, member)) = &item;
+            let is_wanted = |only: &HashMap<Vec<u8>, u64>| {
+                !matches!(member.kind, Kind::Directory | Kind::HardLink)
+                    && only.contains_key(&member.path)
+            };
+            if self.only.is_none_or(is_wanted) {
+                return Ok(Some(item));
+            }
+        }
+        Ok(None)
     }
 
-    pub fn next_item(&mut self) -> Result<Option<Item>, StoreError> {
+    fn next_chosen(&mut self) -> Result<Option<Item>, StoreError> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));

@@ -1,5 +1,5 @@
-//! Filling the directory beside the target: members are made in their order by one thread; what files hold is checked and
-//! written, and their attributes are set, by all threads.
+//! Making members: in their order by one thread; what files hold is checked and written, and their attributes are set, by
+//! all threads.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,19 +12,18 @@ use std::sync::{Arc, Mutex};
 use rayon::Scope;
 use rustix::process::{Resource, getrlimit};
 
-use super::choice::{Chosen, ChosenMembers, Item};
+use super::Options;
+use super::choice::{ChosenMembers, Item, Wanted};
 use super::cursor::{Cursor, Window};
-use super::{Options, Place};
 use crate::catalog::version::describe;
 use crate::catalog::{Kind, Member, Version};
 use crate::digest::{BLOCK_BYTES, Digest};
 use crate::error::{Error, StoreError, printable, with_causes};
 use crate::report::Monitor;
-use crate::store::Store;
 use crate::store::stream::VersionStream;
 use crate::tree::faults::{Faults, Loss};
+use crate::tree::make::{Maker, NewFile};
 use crate::tree::owners::{LocalOwners, OwnerRule};
-use crate::tree::unpack::{NewFile, Unpacker};
 
 /// So many files, or so many bytes, are one thread's job.
 const JOB_FILES: usize = 8;
@@ -43,25 +42,17 @@ pub(super) struct Filled {
     pub members: u64,
 }
 
-/// Unpacks everything below the hidden directory.
+/// Has what was chosen of a version made.
 pub(super) fn fill(
-    store: &Store,
-    versions: &[Version],
-    index: usize,
-    place: &Place,
+    wanted: &Wanted<'_>,
+    maker: &mut dyn Maker,
     options: &Options<'_>,
     monitor: &dyn Monitor,
 ) -> Result<Filled, Error> {
-    let version = &versions[index];
-    let stream = VersionStream::open(store, versions, index)?;
-    let chosen = Chosen::of(store, versions, version, options.choice)?;
-    let windows = (!chosen.is_all())
-        .then(|| chosen.windows(store, version))
-        .transpose()?;
-    let members = ChosenMembers::open(store, version, &chosen)?;
-    let unpacker = Unpacker::new(place.dir()?, options.owners != OwnerRule::Nobody)
-        .map_err(|error| Error::file("open", "the target", error))?;
-    let earlier = || VersionStream::open(store, versions, index);
+    let stream = wanted.stream()?;
+    let windows = wanted.windows()?;
+    let members = wanted.members()?;
+    let earlier = || wanted.stream();
     let partial = options.partial;
     std::thread::scope(|scope| {
         let cursor = if partial {
@@ -74,7 +65,7 @@ pub(super) fn fill(
             cursor
         };
         let results = Results {
-            version,
+            version: wanted.version(),
             faults: Mutex::default(),
             error: Mutex::default(),
         };
@@ -85,7 +76,7 @@ pub(super) fn fill(
                 free.send(()).expect("the other end is here");
             }
             let filling = Filling {
-                unpacker,
+                maker,
                 cursor,
                 results: &results,
                 partial,
@@ -201,7 +192,7 @@ impl Part {
 
 /// A restore under way.
 struct Filling<'a, 'scope> {
-    unpacker: Unpacker,
+    maker: &'a mut dyn Maker,
     cursor: Cursor,
     results: &'scope Results<'scope>,
     partial: bool,
@@ -241,7 +232,7 @@ impl Filling<'_, '_> {
                 Kind::Regular if is_promoted => self.promoted(offset, &member)?,
                 Kind::Absent => {}
                 Kind::Regular => self.file(offset, member)?,
-                _ => self.unpacker.make(&member),
+                _ => self.maker.make(&member),
             }
             self.give_up_if_full()?;
             if self.results.has_failed() {
@@ -251,7 +242,7 @@ impl Filling<'_, '_> {
         }
         self.send();
         Ok(Filled {
-            faults: self.unpacker.finish(),
+            faults: self.maker.finish(),
             single,
             is_damaged: self.is_damaged,
             members: members_made,
@@ -259,7 +250,7 @@ impl Filling<'_, '_> {
     }
 
     fn file(&mut self, offset: u64, member: Member) -> Result<(), Error> {
-        let Some(file) = self.unpacker.create(&member) else {
+        let Some(file) = self.maker.create(&member) else {
             return Ok(());
         };
         if self.partial {
@@ -303,7 +294,7 @@ impl Filling<'_, '_> {
 
     /// A file whose content lies before the cursor.
     fn promoted(&mut self, offset: u64, member: &Member) -> Result<(), Error> {
-        let Some(file) = self.unpacker.create(member) else {
+        let Some(file) = self.maker.create(member) else {
             return Ok(());
         };
         let direct = Cursor::Direct(Box::new((self.earlier)()?));
@@ -334,8 +325,8 @@ impl Filling<'_, '_> {
     }
 
     /// After a full disk nothing else can succeed.
-    fn give_up_if_full(&self) -> Result<(), Error> {
-        match self.unpacker.last_missing() {
+    fn give_up_if_full(&mut self) -> Result<(), Error> {
+        match self.maker.faults().missing.last() {
             Some((path, error))
                 if matches!(
                     error.kind(),
@@ -351,11 +342,14 @@ impl Filling<'_, '_> {
     /// Fills a file, or removes it again if a block of it is damaged.
     fn file_if_sound(&mut self, offset: u64, member: &Member, file: &NewFile) -> Result<(), Error> {
         match self.write_blocks(file, offset, member) {
-            Ok(Ok(())) => self.unpacker.finish_file(member, file),
-            Ok(Err(error)) => self.unpacker.failed(member, error),
+            Ok(Ok(())) => self
+                .maker
+                .faults()
+                .lose_all(&member.path, file.finish(member)),
+            Ok(Err(error)) => self.maker.failed(member, error),
             Err(error @ (StoreError::Damaged { .. } | StoreError::Io { .. })) if self.partial => {
                 self.is_damaged = true;
-                self.unpacker
+                self.maker
                     .failed(member, io::Error::other(with_causes(&error)));
             }
             Err(error) => return Err(error.into()),

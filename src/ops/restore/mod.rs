@@ -4,7 +4,9 @@
 mod choice;
 mod cursor;
 mod fill;
+mod in_place;
 mod place;
+mod plan;
 
 use std::path::{Path, PathBuf};
 
@@ -15,11 +17,14 @@ use crate::report::Monitor;
 use crate::store::Store;
 use crate::tree::faults::Faults;
 use crate::tree::owners::OwnerRule;
+use crate::tree::unpack::Unpacker;
 
 pub use choice::Choice;
-use choice::{Chosen, ChosenMembers, Item};
+use choice::{Item, Wanted};
 use fill::{Filled, fill};
+pub use in_place::{Done, InPlace, Over};
 pub use place::Place;
+pub use plan::Action;
 
 /// What to restore and how.
 #[derive(Clone, Copy)]
@@ -60,7 +65,11 @@ pub fn restore(
     let version = &versions[index];
     let place = Place::prepare(options.target)?;
     monitor.step("restoring", Some(version.stream_bytes));
-    let filled = fill(store, versions, index, &place, options, monitor);
+    let filled = Wanted::of(store, versions, index, options.choice).and_then(|wanted| {
+        let mut unpacker = Unpacker::new(place.dir()?, options.owners != OwnerRule::Nobody)
+            .map_err(|error| Error::file("open", options.target, error))?;
+        fill(&wanted, &mut unpacker, options, monitor)
+    });
     let Filled {
         mut faults,
         single,
@@ -116,9 +125,8 @@ pub fn preview(
     choice: &Choice,
     see: &mut dyn FnMut(&Member) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let version = &versions[index];
-    let chosen = Chosen::of(store, versions, version, choice)?;
-    let mut members = ChosenMembers::open(store, version, &chosen)?;
+    let wanted = Wanted::of(store, versions, index, choice)?;
+    let mut members = wanted.members()?;
     while let Some(item) = members.next_item()? {
         let (Item::Plain(_, member) | Item::Promoted(_, member)) = item;
         if member.kind != Kind::Absent {
