@@ -90,12 +90,27 @@ pub fn encode_proved(
 
 /// Decodes a frame that must have exactly `raw_bytes`; `place` names it in the error.
 pub fn decode(stored: &[u8], raw_bytes: u32, place: &str) -> Result<Vec<u8>, StoreError> {
-    let raw = decompress(stored, raw_bytes as usize);
-    let raw = raw.map_err(|error| {
+    let mut raw = Vec::new();
+    decode_into(&mut raw, stored, raw_bytes, place)?;
+    Ok(raw)
+}
+
+/// The same into a buffer, which is emptied before.
+pub fn decode_into(
+    raw: &mut Vec<u8>,
+    stored: &[u8],
+    raw_bytes: u32,
+    place: &str,
+) -> Result<(), StoreError> {
+    raw.clear();
+    raw.reserve(raw_bytes as usize);
+    let decoded =
+        CONTEXTS.with_borrow_mut(|(_, decoder)| decoder.decompress_to_buffer(stored, raw));
+    decoded.map_err(|error| {
         StoreError::damaged(place, format!("a frame cannot be decoded: {error}"))
     })?;
     if raw.len() == raw_bytes as usize {
-        Ok(raw)
+        Ok(())
     } else {
         Err(StoreError::damaged(
             place,

@@ -9,6 +9,7 @@ pub mod catalogs;
 pub mod codec;
 pub mod collect;
 pub mod commit;
+mod decoding;
 pub mod delta;
 pub mod disk;
 pub mod file;

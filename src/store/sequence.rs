@@ -3,12 +3,11 @@
 //! What many files share lies in one frame, so parts of a frame may be needed all over the stream. Where each is needed is
 //! known before anything is read: what is needed later is kept when its frame is decoded, and most frames are decoded once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
-
-use super::stream::{VersionStream, batches};
+use super::decoding::Decoding;
+use super::stream::{Fetch, Plan, VersionStream};
 use crate::catalog::FrameRef;
 use crate::error::StoreError;
 
@@ -27,6 +26,10 @@ pub struct Sequence<'a> {
     uses: HashMap<FrameRef, Vec<(usize, Range<usize>)>>,
     kept: HashMap<FrameRef, Kept>,
     kept_bytes: usize,
+    /// The frames of the next window are decoded while the one before is used.
+    decoding: Decoding,
+    /// How the next window is made, and what was ordered for it.
+    next: Option<Result<(Plan, HashSet<FrameRef>), StoreError>>,
 }
 
 /// Parts of a frame for later windows, in order, apart from each other.
@@ -110,6 +113,8 @@ impl<'a> Sequence<'a> {
             uses,
             kept: HashMap::new(),
             kept_bytes: 0,
+            decoding: Decoding::default(),
+            next: None,
         })
     }
 
@@ -119,36 +124,77 @@ impl<'a> Sequence<'a> {
         let Some(range) = self.windows.get(self.number).cloned() else {
             return Ok(None);
         };
+        let planned = self.next.take().or_else(|| self.planned());
         self.number += 1;
-        let plan = self.stream.plan(range.clone())?;
-        let mut window = plan.window(buffer);
-        let (known, missing): (Vec<_>, Vec<_>) = plan
-            .by_frame()
-            .into_iter()
-            .partition(|(frame, _)| self.kept.contains_key(frame));
-        for (frame, fetches) in &known {
-            for fetch in fetches {
-                let part = self.kept[frame].get(fetch.skip..fetch.skip + fetch.take);
-                window[fetch.at..fetch.at + fetch.take].copy_from_slice(part);
-            }
-        }
-        for batch in batches(&missing) {
-            let decoded: Result<Vec<_>, StoreError> = batch
-                .par_iter()
-                .map(|(frame, _)| self.stream.decoded(frame))
-                .collect();
-            for ((frame, fetches), bytes) in batch.iter().zip(decoded?) {
-                for fetch in fetches {
-                    window[fetch.at..fetch.at + fetch.take]
-                        .copy_from_slice(&bytes[fetch.skip..fetch.skip + fetch.take]);
+        let result = planned
+            .expect("there is such a window")
+            .and_then(|(plan, ordered)| {
+                let mut due = ordered;
+                for frame in plan.frames() {
+                    if !self.kept.contains_key(&frame) && due.insert(frame) {
+                        self.decoding.order(self.stream.encoded(&frame));
+                    }
                 }
-                self.keep(frame, &bytes);
-            }
-        }
+                // After what this window needs.
+                self.next = self.planned();
+                let mut window = plan.window(buffer);
+                self.fill(&mut window, &plan, due.len())?;
+                Ok(Some((range.start, window)))
+            });
         let next = self.number;
         self.kept.retain(|_, kept| kept.last_window >= next);
         self.kept_bytes = self.kept.values().map(Kept::bytes).sum();
-        Ok(Some((range.start, window)))
+        result
+    }
+
+    /// How the next window is made. The frames that no window before needed are ordered: what others needed is kept, if
+    /// there is room.
+    fn planned(&mut self) -> Option<Result<(Plan, HashSet<FrameRef>), StoreError>> {
+        let range = self.windows.get(self.number)?.clone();
+        let plan = match self.stream.plan(range) {
+            Ok(plan) => plan,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut ordered = HashSet::new();
+        for frame in plan.frames() {
+            let first = self.uses.get(&frame).and_then(|uses| uses.first());
+            if first.is_none_or(|(window, _)| *window == self.number) && ordered.insert(frame) {
+                self.decoding.order(self.stream.encoded(&frame));
+            }
+        }
+        Some(Ok((plan, ordered)))
+    }
+
+    /// Fills a window from what is kept and from the next `ordered` frames.
+    fn fill(&mut self, window: &mut [u8], plan: &Plan, ordered: usize) -> Result<(), StoreError> {
+        let by_frame: HashMap<FrameRef, Vec<&Fetch>> = plan.by_frame().into_iter().collect();
+        let copy = |window: &mut [u8], fetch: &Fetch, bytes: &[u8]| {
+            window[fetch.at..fetch.at + fetch.take].copy_from_slice(bytes);
+        };
+        for (frame, fetches) in &by_frame {
+            if let Some(kept) = self.kept.get(frame) {
+                for fetch in fetches {
+                    let part = kept.get(fetch.skip..fetch.skip + fetch.take);
+                    copy(window, fetch, part);
+                }
+            }
+        }
+        let mut result = Ok(());
+        for _ in 0..ordered {
+            let (frame, decoded) = self.decoding.next();
+            match decoded {
+                Ok(bytes) => {
+                    for fetch in by_frame.get(&frame).into_iter().flatten() {
+                        let part = &bytes[fetch.skip..fetch.skip + fetch.take];
+                        copy(window, fetch, part);
+                    }
+                    self.keep(&frame, &bytes);
+                    self.decoding.give_back(bytes);
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
     }
 
     /// Keeps what later windows need of a frame. If there is no room, what is needed last gives way.

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
+use super::decoding::Encoded;
 use super::delta::{DeltaReader, ScriptCache, script_cache};
 use super::manifests::ManifestReader;
-use super::{Area, Store, codec};
+use super::{Area, Store};
 use crate::catalog::{FrameRef, PageRef, Version};
 use crate::delta::{Piece, Script};
 use crate::digest::Digest;
@@ -111,6 +112,11 @@ impl Plan {
         window
     }
 
+    /// The frames that are needed, in their order, some of them more than once.
+    pub fn frames(&self) -> impl Iterator<Item = FrameRef> + '_ {
+        self.fetches.iter().map(|fetch| fetch.frame)
+    }
+
     /// What is fetched from each frame, in the order in which the frames are needed first.
     pub fn by_frame(&self) -> Vec<(FrameRef, Vec<&Fetch>)> {
         let mut places: HashMap<FrameRef, usize> = HashMap::new();
@@ -127,7 +133,7 @@ impl Plan {
 }
 
 /// Cuts frames into batches that memory has room for when they are decoded.
-pub(super) fn batches<T>(frames: &[(FrameRef, T)]) -> impl Iterator<Item = &[(FrameRef, T)]> {
+fn batches<T>(frames: &[(FrameRef, T)]) -> impl Iterator<Item = &[(FrameRef, T)]> {
     let mut rest = frames;
     std::iter::from_fn(move || {
         let mut bytes = 0;
@@ -376,11 +382,18 @@ impl VersionStream {
     }
 
     /// A frame's raw bytes, read and decoded.
-    pub(super) fn decoded(&self, frame: &FrameRef) -> Result<Vec<u8>, StoreError> {
-        let path = self.path(frame);
-        let stored = self
-            .store
-            .read_range(&path, frame.offset, frame.stored_bytes)?;
-        codec::decode(&stored, frame.raw_bytes, &path)
+    fn decoded(&self, frame: &FrameRef) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        self.encoded(frame).decode_into(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Where a frame is.
+    pub(super) fn encoded(&self, frame: &FrameRef) -> Encoded {
+        Encoded {
+            store: self.store.clone(),
+            path: self.path(frame),
+            frame: *frame,
+        }
     }
 }
