@@ -33,6 +33,8 @@ pub struct Overlay {
     late: Vec<Member>,
     /// Directories that could not be written to, and their modes.
     opened_up: Vec<(Vec<u8>, u32)>,
+    /// Members that could not be put in their places.
+    failed: HashSet<Vec<u8>>,
     faults: Faults,
     /// Directories that were to be removed and are not empty.
     kept: Vec<Vec<u8>>,
@@ -57,6 +59,7 @@ impl Overlay {
             around: Vec::new(),
             late: Vec::new(),
             opened_up: Vec::new(),
+            failed: HashSet::new(),
             faults: Faults::default(),
             kept: Vec::new(),
         }
@@ -102,16 +105,25 @@ impl Overlay {
     pub fn put(&mut self, member: &Member, stage: &Stage<'_>) {
         self.leave_for(&member.path);
         let result = self.replacing(&member.path, |dir, name| {
-            stage.move_to(&member.path, dir, name).map(|_| ())
+            stage.move_to(&member.path, dir, name)
         });
-        if let Err(error) = result {
-            self.faults.miss(member, error);
+        match result {
+            Ok(true) => {}
+            Ok(false) => drop(self.failed.insert(member.path.clone())),
+            Err(error) => {
+                self.failed.insert(member.path.clone());
+                self.faults.miss(member, error);
+            }
         }
     }
 
     /// Makes a hard link to a member that is in its place.
     pub fn link(&mut self, member: &Member, stage: &Stage<'_>) {
         self.leave_for(&member.path);
+        if self.failed.contains(&member.link) {
+            let error = io::Error::other("the file that it is another name of was not restored");
+            return self.faults.miss(member, error);
+        }
         let (outer, target) = split(&member.link);
         let result = beneath::check(&member.link)
             .and_then(|()| beneath::open_dir(&self.root, outer))
@@ -223,11 +235,11 @@ impl Overlay {
     }
 
     /// Does something that gives a path to another file; an empty directory there is removed before.
-    fn replacing(
+    fn replacing<T>(
         &mut self,
         path: &[u8],
-        replace: impl Fn(&OwnedFd, &OsStr) -> io::Result<()>,
-    ) -> io::Result<()> {
+        replace: impl Fn(&OwnedFd, &OsStr) -> io::Result<T>,
+    ) -> io::Result<T> {
         let (dir, name) = self.parent(path)?;
         match replace(dir, name) {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::ISDIR) => {

@@ -12,7 +12,7 @@ use crate::tools::{Home, PROGRAM, assert_same_tree, tool};
 use crate::trees;
 
 /// Calls that reach a file system.
-const CALLS: [&str; 29] = [
+const CALLS: [&str; 32] = [
     "openat",
     "openat2",
     "read",
@@ -42,6 +42,9 @@ const CALLS: [&str; 29] = [
     "lsetxattr",
     "utimensat",
     "flock",
+    "flistxattr",
+    "fremovexattr",
+    "syncfs",
 ];
 const ERRNOS: [&str; 5] = ["EIO", "ENOSPC", "EACCES", "EINTR", "EMFILE"];
 
@@ -353,5 +356,69 @@ fn h6_every_call_of_a_restore_fails() {
     let (points, codes) = campaign(&world, &args, &check);
     println!(
         "H6: {points}/{points} failing calls of a restore: none ended well with anything missing ({codes:?})"
+    );
+}
+
+/// Makes a tree that is to be brought back: one thing of each kind differs.
+fn changed(first: &Path, tree: &Path) {
+    let (from, to) = (first.display(), tree.display());
+    let commands = format!(
+        "chmod -R u+w {to} 2>/dev/null; rm -rf {to}; cp -a {from} {to} && cd {to} && chmod 700 dir/inner && rm -f link pipe hard \
+         && mkdir link && touch pipe && echo other > dir/text && echo more > extra && mkdir -p gone/too && chmod 640 image \
+         && setfattr -n user.more -v more image && setfattr -x user.note dir && chmod 555 dir/inner"
+    );
+    tool("bash", &["-c", &commands]);
+}
+
+#[test]
+fn h6_h8_every_call_of_a_restore_in_place_fails() {
+    let world = World::new();
+    let target = world.home.path("target");
+    let before = world.home.path("before");
+    changed(&world.first, &before);
+    changed(&world.first, &target);
+    let text = target.to_str().unwrap();
+    let args = ["restore", "--in-place", "--delete", "s", text];
+    let check = |said: &Said, context: &str| {
+        match said.code {
+            Some(0) => assert_same_tree(&world.first, &target),
+            Some(3) => assert!(said.err.contains("Not re"), "{context}: {}", said.err),
+            _ => assert!(
+                !said.err.is_empty() || context.starts_with("write "),
+                "{context}: {}",
+                said.err
+            ),
+        }
+        // Whatever happened, each file is whole: as it was, or as it is to be.
+        let names = tool(
+            "find",
+            &[
+                text,
+                "-type",
+                "f",
+                "-not",
+                "-path",
+                "*/.btw-restore-*",
+                "-printf",
+                "%P\\n",
+            ],
+        );
+        for name in names.lines() {
+            let now = fs::read(target.join(name)).unwrap();
+            let is = |root: &Path| {
+                let path = root.join(name);
+                fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file())
+                    && fs::read(path).unwrap() == now
+            };
+            assert!(
+                is(&world.first) || is(&before),
+                "{context}: {name} is neither"
+            );
+        }
+        changed(&world.first, &target);
+    };
+    let (points, codes) = campaign(&world, &args, &check);
+    println!(
+        "H6 H8: {points}/{points} failing calls of a restore in place: all files whole ({codes:?})"
     );
 }

@@ -719,3 +719,64 @@ fn what_was_found_damaged_is_not_forgotten_by_a_sample() {
     told.said(&["verify", "s"]);
     assert!(told.said(&["list", "s"]).ends_with("sound\n"));
 }
+
+#[test]
+fn f9_verification_changes_nothing_and_runs_beside_backups() {
+    let mut told = Told::new();
+    let store = told.home.store("s");
+    let listed = || {
+        tool(
+            "find",
+            &[
+                store.to_str().unwrap(),
+                "-type",
+                "f",
+                "-not",
+                "-path",
+                "*/cache/*",
+                "-not",
+                "-name",
+                "log.txt",
+                "-printf",
+                "%P %i %s %C@\\n",
+            ],
+        )
+    };
+    let before = listed();
+    for args in [&["verify", "s"][..], &["verify", "--deep", "s"]] {
+        told.said(args);
+    }
+    assert_eq!(listed(), before);
+    if is_root() {
+        // Also where nothing can be written.
+        let text = store.to_str().unwrap();
+        tool("mount", &["--bind", text, text]);
+        tool("mount", &["-o", "remount,bind,ro", text]);
+        let said = told.home.run(&["verify", "--deep", "s"]);
+        tool("umount", &[text]);
+        said.ends(0);
+    }
+    // Beside backups, again and again.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (mut verified, home) = (0, told.home.dir.path().to_path_buf());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..12 {
+                told.write("music/song", &vec![round; 400_000]);
+                told.commit();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let said = Command::new(crate::tools::PROGRAM)
+                .args(["verify", "--deep", "s"])
+                .env("BTW_BACKUP_CONFIG_DIR", home.join("conf"))
+                .output()
+                .unwrap();
+            Said::of(said).ends(0);
+            verified += 1;
+        }
+    });
+    println!("F9: {verified} verifications beside 12 backups");
+    assert!(verified > 1);
+}

@@ -144,6 +144,9 @@ impl<'a> InPlace<'a> {
         changed?;
         let Changed { faults, kept } = overlay.finish();
         done.problems.extend(describe_lost(&faults));
+        let unread = self.plan.unread.iter();
+        done.problems
+            .extend(unread.map(|why| format!("Not restored: {why}")));
         let kept = kept.iter().map(|path| {
             let path = printable(path);
             format!("Not removed: {path}: something in it is not backed up")

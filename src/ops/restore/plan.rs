@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::choice::Wanted;
 use crate::catalog::{Kind, Member};
-use crate::error::{Error, StoreError, printable};
+use crate::error::{Error, StoreError, printable, with_causes};
 use crate::ops::live::{Difference, Live, Seen};
 use crate::report::Monitor;
 use crate::tree::found::{Found, Step};
@@ -42,6 +42,8 @@ pub(super) struct Plan {
     obstacles: Vec<Vec<u8>>,
     /// What was not looked into, and what the version does not know.
     unknown: Vec<Vec<u8>>,
+    /// What could not be looked at, and why: whether something is to be removed there is not known.
+    pub unread: Vec<String>,
 }
 
 impl Plan {
@@ -92,6 +94,9 @@ impl Plan {
 
     fn add(&mut self, wanted: &Wanted<'_>, seen: &Seen<'_>) {
         let path = seen.path.to_vec();
+        if let (Some(Difference::Unread(why)), None) = (&seen.difference, seen.found) {
+            self.unread.push(why.clone());
+        }
         let (Some(difference), Some(member)) = (&seen.difference, seen.member) else {
             match (&seen.difference, seen.found) {
                 (Some(Difference::New), Some(found)) if !path.is_empty() => {
@@ -156,8 +161,12 @@ impl Plan {
         let mut kept = HashSet::new();
         let mut walk = Walk::open(root, selection)?;
         while let Some(step) = walk.next_step() {
-            if let Step::Found(found) = step {
-                kept.insert(found.path);
+            match step {
+                Step::Found(found) => {
+                    kept.insert(found.path);
+                }
+                Step::LeftOut(..) => {}
+                Step::Problem(_, error) => self.unread.push(with_causes(&error)),
             }
         }
         let (mounts, used_mounts, unknown) = (&self.mounts, &self.used_mounts, &self.unknown);
