@@ -1,5 +1,9 @@
 //! `verify`: proof that what is stored is what was stored.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -11,8 +15,10 @@ use super::progress::Progress;
 use super::rows::{SCHEMA, VersionName};
 use super::{Context, stores};
 use crate::catalog::version::describe;
+use crate::config::workdir::Workdir;
 use crate::error::{Error, printable};
-use crate::ops::verify::{self, Broken, Report};
+use crate::ops::verify::{self, Broken, Fault, Report};
+use crate::store::Store;
 
 /// So many members of a version are named.
 const NAMED_MEMBERS: usize = 20;
@@ -106,7 +112,7 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
         deep: args.deep,
         sample: args.sample.map(|percent| (percent, seed)),
     };
-    let report = verify::verify(
+    let mut report = verify::verify(
         store,
         &read.state,
         &read.versions,
@@ -122,7 +128,38 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
     } else {
         let _ = store.log(now, &format!("verify: {record}"));
     }
+    // Not recorded: it is no damage of a file, and what was seen may be forgotten with `fs --adopt`.
+    let newest = read.versions.last().map(|version| version.seq);
+    let old = rolled_back(context, store, name)?;
+    report.faults.extend(old.map(|detail| Fault {
+        file: "state".to_owned(),
+        detail: format!("state: {detail}"),
+        versions: newest.into_iter().collect(),
+    }));
     Ok(report)
+}
+
+/// What is wrong if this is not the store, or an older state of it, that this machine used last.
+fn rolled_back(context: &Context, store: &Store, name: &str) -> Result<Option<String>, Error> {
+    let source = store.current()?.source;
+    let source = Path::new(OsStr::from_bytes(&source));
+    let seen = match Workdir::find(&context.config_dir, source)? {
+        Some(work) => work.seen(name)?,
+        None => None,
+    };
+    let Some(seen) = seen else { return Ok(None) };
+    // Read after what was seen: backups may go on.
+    let state = store.current()?;
+    Ok(if seen.store != state.store {
+        Some("another store lies here than in the last run".to_owned())
+    } else if seen.state > state.number {
+        Some(format!(
+            "the store is older than in the last run (state {} instead of {}): is it an old copy?",
+            state.number, seen.state
+        ))
+    } else {
+        None
+    })
 }
 
 fn row(name: &str, report: &Report) -> StoreRow {

@@ -140,10 +140,12 @@ impl LocalDisk {
         for (dir, prefix) in [("", ""), ("state", "state/")] {
             let Ok(opened) = self.dir(dir) else { continue };
             for name in beneath::names(&opened)? {
-                parts.push((
-                    format!("{prefix}{}", name.to_string_lossy()),
-                    Meta::of(&opened, &name)?,
-                ));
+                match Meta::of(&opened, &name) {
+                    Ok(meta) => parts.push((format!("{prefix}{}", name.to_string_lossy()), meta)),
+                    // A backup that runs beside removes old states and temporary files.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(parts)

@@ -549,7 +549,7 @@ fn f1_verify_names_files_versions_and_members_and_list_remembers() {
     // The next backup does not build on it, and what it stores is sound.
     told.home
         .run(&["fs", told.src.to_str().unwrap(), "s"])
-        .ends(if broken.contains(&5) { 5 } else { 0 });
+        .ends(5);
     if broken.contains(&5) {
         let restored = told.home.restored("latest", "s");
         assert_same_tree(&told.src, &restored);
@@ -757,20 +757,18 @@ fn f9_verification_changes_nothing_and_runs_beside_backups() {
         said.ends(0);
     }
     // Beside backups, again and again.
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let (mut verified, home) = (0, told.home.dir.path().to_path_buf());
+    let (mut verified, conf) = (0, told.home.path("conf"));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let backups = scope.spawn(|| {
             for round in 0..12 {
                 told.write("music/song", &vec![round; 400_000]);
                 told.commit();
             }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        while !backups.is_finished() {
             let said = Command::new(crate::tools::PROGRAM)
                 .args(["verify", "--deep", "s"])
-                .env("BTW_BACKUP_CONFIG_DIR", home.join("conf"))
+                .env("BTW_BACKUP_CONFIG_DIR", &conf)
                 .output()
                 .unwrap();
             Said::of(said).ends(0);
@@ -779,4 +777,30 @@ fn f9_verification_changes_nothing_and_runs_beside_backups() {
     });
     println!("F9: {verified} verifications beside 12 backups");
     assert!(verified > 1);
+}
+
+#[test]
+fn f4_an_old_copy_of_a_store_is_found_by_verify() {
+    let mut told = Told::new();
+    let (store, old) = (told.home.store("s"), told.home.path("old"));
+    let copy = |from: &Path, to: &Path| {
+        tool("cp", &["-a", from.to_str().unwrap(), to.to_str().unwrap()]);
+    };
+    copy(&store, &old);
+    told.write("docs/new.txt", b"newer\n");
+    told.commit();
+    told.said(&["verify", "s"]);
+    fs::remove_dir_all(&store).unwrap();
+    copy(&old, &store);
+    let said = told.home.run(&["verify", "s"]).ends(5);
+    assert!(
+        said.out.contains("older than in the last run"),
+        "{}",
+        said.out
+    );
+    // It can be gone on with, if that is meant.
+    let src = told.src.to_str().unwrap();
+    told.home.run(&["fs", src, "s"]).ends(1);
+    told.home.run(&["fs", "--adopt", src, "s"]).ends(0);
+    told.said(&["verify", "--deep", "s"]);
 }
