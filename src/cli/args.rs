@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use super::deletion_args::{Delete, Gc, Pin, Prune, Undelete, Unpin};
+pub use super::look_args::{At, Cat, Compare, Diff, Export, Find, History, Ls, Reading};
 use crate::catalog::StoreType;
 
 /// Back to when: every tree and disk image, restorable to any moment, with or without this tool
@@ -117,6 +119,32 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup restore home /tmp/home\n  btw-backup restore --at 2026-11-20 home /tmp/then\n  btw-backup restore --at latest~2 home /tmp/before\n  btw-backup restore --path docs/letters home /tmp/letters"
     )]
     Restore(Restore),
+    /// Thin out old versions by rules, from the command line or RETENTION in the configuration
+    #[command(
+        after_help = "Examples:\n  btw-backup prune --dry-run --keep-daily 7 --keep-monthly 12 home   which would go, and why the others stay\n  btw-backup prune --partitioned 1d,7d,28d home\n\nWhat any rule keeps stays; so do pinned versions and the newest complete one. Ages count from the newest version."
+    )]
+    Prune(Prune),
+    /// Delete versions, anywhere; the others stay what they are
+    #[command(
+        after_help = "Examples:\n  btw-backup delete home v3\n  btw-backup delete --dry-run home v3-v7 latest"
+    )]
+    Delete(Delete),
+    /// Bring back what was deleted, while its grace period lasts
+    #[command(
+        after_help = "Examples:\n  btw-backup undelete --dry-run home     what can come back, and until when\n  btw-backup undelete home v3"
+    )]
+    Undelete(Undelete),
+    /// Free the space of what was deleted
+    #[command(
+        after_help = "Examples:\n  btw-backup gc home\n  btw-backup gc --now home     also what could still be brought back"
+    )]
+    Gc(Gc),
+    /// Keep versions from being deleted
+    #[command(after_help = "Example:\n  btw-backup pin home v3 --note 'before the move'")]
+    Pin(Pin),
+    /// Let pinned versions be deleted again
+    #[command(after_help = "Example:\n  btw-backup unpin home v3")]
+    Unpin(Unpin),
 }
 
 #[derive(clap::Args)]
@@ -183,150 +211,6 @@ pub struct List {
     pub json: bool,
     /// The store, a path below `ROOT_PATH`; without it all stores are shown
     pub dst: Option<String>,
-}
-
-/// Which version.
-#[derive(clap::Args)]
-pub struct At {
-    /// Which version: latest, latest~2, v17, 2026-11-20, '2026-11-20 10:00', 10:00, yesterday, -2 (days back), 3d (that
-    /// long ago), 2026-11-20T10:00:00Z. The newest that is not later is taken
-    #[arg(
-        long,
-        value_name = "WHEN",
-        default_value = "latest",
-        allow_hyphen_values = true
-    )]
-    pub at: String,
-}
-
-/// The last version that counts.
-#[derive(clap::Args)]
-pub struct UpTo {
-    /// Look only at versions up to this one, written as with ls
-    #[arg(
-        long,
-        value_name = "WHEN",
-        default_value = "latest",
-        allow_hyphen_values = true
-    )]
-    pub at: String,
-}
-
-/// A store that is read.
-#[derive(clap::Args)]
-pub struct Reading {
-    /// Whose the store is, if it is not root's and root reads it
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`
-    pub dst: String,
-}
-
-#[derive(clap::Args)]
-pub struct Ls {
-    #[command(flatten)]
-    pub at: At,
-    /// Show mode, owner, size and time too
-    #[arg(short)]
-    pub long: bool,
-    /// Show everything below
-    #[arg(short = 'R', long)]
-    pub recursive: bool,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub reading: Reading,
-    /// A path below the source [default: the source itself]
-    pub path: Option<OsString>,
-}
-
-#[derive(clap::Args)]
-pub struct Cat {
-    #[command(flatten)]
-    pub at: At,
-    #[command(flatten)]
-    pub reading: Reading,
-    /// A file, as a path below the source
-    pub path: OsString,
-}
-
-#[derive(clap::Args)]
-pub struct Find {
-    #[command(flatten)]
-    pub at: UpTo,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub reading: Reading,
-    /// A name, or a pattern as in EXCLUDE: *.odt anywhere, /docs/* from the source on
-    pub pattern: String,
-}
-
-#[derive(clap::Args)]
-pub struct History {
-    #[command(flatten)]
-    pub at: UpTo,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub reading: Reading,
-    /// A path below the source
-    pub path: OsString,
-}
-
-#[derive(clap::Args)]
-pub struct Diff {
-    /// The earlier version [default: the one before the later]
-    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
-    pub from: Option<String>,
-    /// The later version
-    #[arg(
-        long,
-        visible_alias = "at",
-        value_name = "WHEN",
-        default_value = "latest",
-        allow_hyphen_values = true
-    )]
-    pub to: String,
-    /// Only count
-    #[arg(long, conflicts_with = "patch")]
-    pub stat: bool,
-    /// Show the lines that differ in small text files
-    #[arg(short, long, conflicts_with = "json")]
-    pub patch: bool,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub reading: Reading,
-    /// Only what is at or below this path
-    pub path: Option<OsString>,
-}
-
-#[derive(clap::Args)]
-pub struct Compare {
-    #[command(flatten)]
-    pub at: At,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub reading: Reading,
-    /// The source: the directory or file that was backed up
-    pub src: PathBuf,
-}
-
-#[derive(clap::Args)]
-pub struct Export {
-    #[command(flatten)]
-    pub at: At,
-    #[command(flatten)]
-    pub reading: Reading,
-    /// The archive to make, or - for the standard output
-    pub file: PathBuf,
 }
 
 #[derive(clap::Args)]

@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::output::Output;
 use super::owner::{self};
 use super::progress::Progress;
-use super::{Context, home, stores};
+use super::{Context, home, prune, stores};
 use crate::catalog::StoreType;
 use crate::catalog::version::describe;
 use crate::config::general::General;
@@ -45,6 +45,7 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let work = work_dir(context, args, &source)?;
     owner::refuse_foreign_workdir(&work)?;
     let config = work.config()?;
+    let (retention, grace) = (config.retention.clone(), config.grace);
     let ownership = owner::of_store(context, Some(&work), args.user.as_deref(), &args.dst)?;
     if expected(args, &work)?.is_some() && !path.exists() {
         return Err(backup::vanished(&args.dst));
@@ -65,29 +66,54 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
         let progress = Progress::new(context.output);
         backup::backup(store, &options, &progress)
     };
-    let mut report = result.inspect_err(|error| {
+    let report = result.inspect_err(|error| {
         backup::log_failure(store, &options, error);
         // Room for others at once; what cannot be removed now goes with the next run.
         let _ = collect::remove_temporaries(store);
     })?;
+    let mut exit = tell(context.output, &args.dst, &report);
+    let mut state = report.state;
+    // Nothing is thinned out while damage is known.
+    if let Some(policy) = retention.filter(|_| report.damage.is_empty()) {
+        let pruned = prune::after_backup(context, store, &policy, grace);
+        let pruned = also(pruned, "old versions could not be thinned out", &mut exit);
+        state = pruned.flatten().map_or(state, |pruned| pruned.state);
+    }
     let seen = Seen {
-        store: report.state.store,
-        state: report.state.number,
+        store: state.store,
+        state: state.number,
         owner: ownership.wanted,
     };
-    if let Err(error) = work.remember(&args.dst, seen) {
-        report.problems.push(format!(
-            "The backup is done, but its bookkeeping could not be written: {}",
-            with_causes(&error)
-        ));
-    }
-    let exit = tell(context.output, &args.dst, &report);
+    let remembered = work.remember(&args.dst, seen);
+    also(
+        remembered,
+        "its bookkeeping could not be written",
+        &mut exit,
+    );
+    tell_of_s3(context.output, &general);
+    Ok(exit)
+}
+
+/// Says that a setting of the Python tool does nothing yet.
+fn tell_of_s3(output: Output, general: &General) {
     if let Some(prefix) = &general.s3_uri_prefix {
-        context.output.info(&format!(
+        output.info(&format!(
             "S3_URI_PREFIX is set, but nothing was copied to {prefix}: this release makes no copies off-site"
         ));
     }
-    Ok(exit)
+}
+
+/// What follows a backup and cannot undo it: faults here are warnings.
+fn also<T>(result: Result<T, Error>, fault: &str, exit: &mut Exit) -> Option<T> {
+    result
+        .inspect_err(|error| {
+            *exit = exit.or(Exit::Warnings);
+            Output::warning(&format!(
+                "The backup is done, but {fault}: {}",
+                with_causes(error)
+            ));
+        })
+        .ok()
 }
 
 /// The configuration; the first one is made here, so that a backup needs none.

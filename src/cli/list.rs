@@ -13,6 +13,7 @@ use crate::catalog::version::describe;
 use crate::catalog::{Version, VersionKind};
 use crate::config::general::General;
 use crate::error::Error;
+use crate::format::state::Pin;
 use crate::format::verified::Verified;
 use crate::store::Store;
 use crate::time::rfc3339;
@@ -35,6 +36,14 @@ struct StoreAnswer {
     schema: u32,
     versions: Vec<Row>,
     verified: Option<VerifiedRow>,
+    pins: Vec<PinRow>,
+}
+
+/// A version that is not to be deleted.
+#[derive(Serialize)]
+struct PinRow {
+    seq: u64,
+    note: String,
 }
 
 /// What was verified last.
@@ -106,15 +115,26 @@ fn one(args: &List, general: &General, dst: &str) -> Result<Exit, Error> {
     let store = stores::open(general, dst)?;
     let versions = versions(&store)?;
     let verified = store.verified();
+    let pins = store.current()?.pins;
     if args.json {
         print_json(&StoreAnswer {
             schema: SCHEMA,
             versions: versions.iter().map(Row::from).collect(),
             verified: verified.as_ref().map(VerifiedRow::from),
+            pins: pins
+                .into_iter()
+                .map(|Pin { seq, note }| PinRow { seq, note })
+                .collect(),
         })?;
     } else {
         let zone = TimeZone::system();
         let mut text = table(&versions, &zone);
+        for pin in &pins {
+            text.push_str(&match &pin.note[..] {
+                "" => format!("v{} is pinned\n", pin.seq),
+                note => format!("v{} is pinned: {note}\n", pin.seq),
+            });
+        }
         text.push_str(
             &verified.map_or_else(String::new, |verified| verified_line(&verified, &zone)),
         );

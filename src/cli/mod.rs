@@ -2,6 +2,8 @@
 
 mod args;
 mod compare;
+mod delete;
+mod deletion_args;
 mod diff;
 mod exit;
 mod export;
@@ -11,9 +13,11 @@ mod import;
 mod in_place;
 mod list;
 mod look;
+mod look_args;
 mod output;
 mod owner;
 mod progress;
+mod prune;
 mod restore;
 mod rows;
 mod stores;
@@ -80,6 +84,12 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
         Command::Export(args) => export::run(&context, &args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
+        Command::Prune(args) => prune::run(&context, &args),
+        Command::Delete(args) => delete::delete(&context, &args),
+        Command::Undelete(args) => delete::undelete(&context, &args),
+        Command::Gc(args) => delete::gc(&context, &args),
+        Command::Pin(args) => delete::pin(&context, &args),
+        Command::Unpin(args) => delete::unpin(&context, &args),
     }
 }
 

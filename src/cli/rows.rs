@@ -205,3 +205,22 @@ pub fn time_of(member: &Member, zone: &TimeZone, form: &str) -> String {
         None => format!("@{seconds}.{nanoseconds:09}"),
     }
 }
+
+/// `v1-v4, v7`.
+pub fn ranges(seqs: &[u64]) -> String {
+    let mut parts: Vec<(u64, u64)> = Vec::new();
+    for seq in seqs {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == *seq => *last = *seq,
+            _ => parts.push((*seq, *seq)),
+        }
+    }
+    let words = parts.iter().map(|(first, last)| {
+        if first == last {
+            format!("v{first}")
+        } else {
+            format!("v{first}-v{last}")
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
+}

@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
 use super::progress::Progress;
-use super::rows::{SCHEMA, VersionName};
+use super::rows::{SCHEMA, VersionName, ranges};
 use super::{Context, stores};
 use crate::catalog::version::describe;
 use crate::config::workdir::Workdir;
@@ -255,23 +255,4 @@ fn describe_broken(broken: &Broken, text: &mut String) {
     if more > 0 {
         text.push_str(&format!("    and {more} more (--json names all)\n"));
     }
-}
-
-/// `v1-v4, v7`.
-fn ranges(seqs: &[u64]) -> String {
-    let mut parts: Vec<(u64, u64)> = Vec::new();
-    for seq in seqs {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == *seq => *last = *seq,
-            _ => parts.push((*seq, *seq)),
-        }
-    }
-    let words = parts.iter().map(|(first, last)| {
-        if first == last {
-            format!("v{first}")
-        } else {
-            format!("v{first}-v{last}")
-        }
-    });
-    words.collect::<Vec<_>>().join(", ")
 }

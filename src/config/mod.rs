@@ -2,6 +2,7 @@
 
 pub mod general;
 mod legacy;
+pub mod retention;
 pub mod source;
 pub mod workdir;
 

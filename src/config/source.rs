@@ -7,9 +7,11 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::read_config;
+use super::retention::Retention;
 use crate::catalog::StoreType;
 use crate::error::Error;
 use crate::plan::chain::ChainPolicy;
+use crate::plan::retention::Policy;
 use crate::time::parse_span;
 use crate::tree::select::Selection;
 use crate::tree::tag::CACHE_TAG;
@@ -27,6 +29,10 @@ pub struct SourceConfig {
     pub read_all_span: SignedDuration,
     /// What is left out.
     pub selection: Selection,
+    /// Which versions stay after each backup; all if there are no rules.
+    pub retention: Option<Policy>,
+    /// For so long deleted versions can be brought back.
+    pub grace: SignedDuration,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +52,9 @@ struct Typed {
     exclude_tagged: Option<Vec<String>>,
     #[serde(default)]
     one_file_system: bool,
+    #[serde(default)]
+    retention: Retention,
+    grace: Option<String>,
 }
 
 const DEFAULT_TAGS: [&str; 2] = ["NOBACKUP-TAG", CACHE_TAG];
@@ -87,6 +96,13 @@ MAX_INCREMENTAL_SPAN = "24h"
 
 # What is mounted in the source is left out.
 #ONE_FILE_SYSTEM = false
+
+# Which versions stay after each backup: all if this is not set; else what any rule keeps. Rules: partitioned, keep_last,
+# keep_within, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, older_than, max_store_size ("50GiB").
+#RETENTION = { partitioned = ["1d", "7d", "28d"], keep_monthly = 12 }
+
+# For so long `undelete` brings back what was deleted; its space is freed afterwards.
+#GRACE = "24h"
 "#;
 
 /// The configuration that a new working directory gets.
@@ -170,22 +186,30 @@ impl Typed {
                 larger_than: self
                     .exclude_larger_than
                     .as_deref()
-                    .map(parse_size)
+                    .map(|text| parse_size("EXCLUDE_LARGER_THAN", text))
                     .transpose()?,
                 tags,
                 one_file_system: self.one_file_system,
                 ..Selection::default()
             },
+            retention: (!self.retention.is_empty())
+                .then(|| self.retention.policy())
+                .transpose()
+                .map_err(|error| format!("RETENTION: {error}"))?,
+            grace: span("GRACE", self.grace, "24h")?,
         })
     }
 }
 
 /// A bare number has no unit: it is refused, as with spans.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(key: &str, text: &str) -> Result<u64, String> {
     let has_unit = text.trim_end().ends_with(|c: char| c.is_ascii_alphabetic());
     let size = text.parse::<ByteSize>().ok().filter(|_| has_unit);
-    size.map(|size| size.as_u64())
-        .ok_or_else(|| format!("EXCLUDE_LARGER_THAN: cannot understand the size '{text}'; write for example \"500MB\" or \"4GiB\""))
+    size.map(|size| size.as_u64()).ok_or_else(|| {
+        format!(
+            "{key}: cannot understand the size '{text}'; write for example \"500MB\" or \"4GiB\""
+        )
+    })
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct State {
     pub retained: Vec<Retained>,
     /// Catalog packs of deleted versions that other versions still need.
     pub kept_packs: Vec<Digest>,
+    /// Versions that are not to be deleted.
+    pub pins: Vec<Pin>,
     /// Older versions, oldest first.
     pub archived: Vec<VersionFile>,
     /// The versions after those in version files.
@@ -52,6 +54,15 @@ pub struct Retained {
     pub number: u64,
     /// Until when.
     pub until: Timestamp,
+}
+
+/// A version that is not to be deleted, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// Its sequence number.
+    pub seq: u64,
+    /// What the user noted; may be empty.
+    pub note: String,
 }
 
 /// A file that holds a run of older versions.
@@ -87,6 +98,9 @@ pub fn encode(state: &State) -> Vec<u8> {
     }
     for pack in &state.kept_packs {
         line(format!("keep {pack}"));
+    }
+    for pin in &state.pins {
+        line(format!("pin {} {}", pin.seq, escape(pin.note.as_bytes())));
     }
     for file in &state.archived {
         line(format!(
@@ -132,6 +146,12 @@ pub fn decode(raw: &[u8]) -> Result<State, FormatError> {
             })
         })?,
         kept_packs: lines.many("keep ", |words| words.value("PACK"))?,
+        pins: lines.many("pin ", |words| {
+            Ok(Pin {
+                seq: words.value("SEQ")?,
+                note: String::from_utf8_lossy(&words.bytes("NOTE")?).into_owned(),
+            })
+        })?,
         archived: lines.many("versions ", |words| {
             Ok(VersionFile {
                 name: words.value("NAME")?,
@@ -186,7 +206,7 @@ fn check_order(state: &State) -> Result<(), FormatError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Retained, State, VersionFile, decode, encode, encode_versions};
+    use super::{Pin, Retained, State, VersionFile, decode, encode, encode_versions};
     use crate::catalog::version::StreamKind;
     use crate::catalog::{DeltaFile, PageRef, Version, VersionKind, Whole};
     use crate::digest::Digest;
@@ -250,6 +270,10 @@ mod tests {
                 until: Timestamp::UNIX_EPOCH,
             }],
             kept_packs: vec![Digest::of(b"k")],
+            pins: vec![Pin {
+                seq: 3,
+                note: "before the move\n".into(),
+            }],
             archived: vec![VersionFile {
                 name: Digest::of(b"v"),
                 first_seq: 1,

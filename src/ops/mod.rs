@@ -1,7 +1,9 @@
-//! The verbs: gather facts, plan, perform, report. No verb imports another; [`parts`], [`paths`] and [`live`] are what several use.
+//! The verbs: gather facts, plan, perform, report. No verb imports another; [`parts`], [`paths`],
+//! [`live`] and [`rebuilt`] are what several use.
 
 pub mod backup;
 pub mod compare;
+pub mod delete;
 pub mod diff;
 pub mod import;
 pub mod live;
@@ -9,5 +11,6 @@ pub mod look;
 pub mod parts;
 pub mod paths;
 pub mod read;
+pub mod rebuilt;
 pub mod restore;
 pub mod verify;

@@ -1,3 +1,4 @@
 //! Decisions as pure functions: facts in, plan out.
 
 pub mod chain;
+pub mod retention;

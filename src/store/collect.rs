@@ -127,6 +127,37 @@ pub fn needed(
     Ok((files.chain(named.archives).collect(), unknown))
 }
 
+/// By how many bytes the files become less when the second versions and catalog packs are named instead of the first ones.
+pub fn freed(
+    store: &Store,
+    before: (&[Version], &[Digest]),
+    after: (&[Version], &[Digest]),
+) -> Result<i64, StoreError> {
+    let named = |(versions, packs): (&[Version], &[Digest])| {
+        let mut named = Named::default();
+        for version in versions {
+            // Of what is damaged as much is counted as is known.
+            if let Err(error) = name_version(store, version, &mut named) {
+                error.into_fault()?;
+            }
+        }
+        let packs = packs.iter().map(|pack| (Area::Catalogs, *pack));
+        named.files.extend(packs);
+        let files = named.files.iter().map(|(area, name)| area.path(*name));
+        Ok::<HashSet<String>, StoreError>(files.chain(named.archives).collect())
+    };
+    let (before, after) = (named(before)?, named(after)?);
+    // A file that is missing, which is damage, frees nothing.
+    let length = |path: &String| match store.disk().open(path) {
+        Ok(file) => i64::try_from(file.len()).unwrap_or(i64::MAX),
+        Err(_) => 0,
+    };
+    let sum = |paths: std::collections::hash_set::Difference<'_, String, _>| -> i64 {
+        paths.map(length).sum()
+    };
+    Ok(sum(before.difference(&after)) - sum(after.difference(&before)))
+}
+
 /// The files of content, pages and deltas that a state does not name.
 pub fn leftovers(store: &Store, state: &State) -> Result<Vec<String>, StoreError> {
     let mut named = Named::default();

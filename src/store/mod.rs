@@ -13,6 +13,7 @@ mod decoding;
 pub mod delta;
 pub mod disk;
 pub mod file;
+pub mod fold;
 pub mod heads;
 pub mod manifests;
 pub mod packer;

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
 use super::decoding::Encoded;
-use super::delta::{DeltaReader, ScriptCache, script_cache};
+use super::delta::DeltaReader;
+use super::fold::{Chain, Fold, Literal};
 use super::manifests::ManifestReader;
 use super::{Area, Store};
 use crate::catalog::{FrameRef, PageRef, Version};
-use crate::delta::{Piece, Script};
+use crate::delta::Piece;
 use crate::digest::Digest;
 use crate::error::StoreError;
 
@@ -58,26 +59,12 @@ impl Recent {
 /// A version's stream.
 pub struct VersionStream {
     store: Store,
-    /// From the version itself to newer ones.
-    deltas: Vec<DeltaReader>,
+    chain: Chain,
     manifest: ManifestReader,
     /// The file that all frames are in, if it is not their objects.
     archive: Option<String>,
-    scripts: ScriptCache,
     frames: Recent,
     len: u64,
-}
-
-/// A part of a window after folding.
-enum Fold {
-    Literal(Literal),
-    Copy { offset: u64, len: u64 },
-}
-
-/// Output of a script that is no copy.
-struct Literal {
-    script: Arc<Script>,
-    range: Range<u64>,
 }
 
 /// Bytes of a frame that go to a place of the window.
@@ -224,10 +211,9 @@ impl VersionStream {
         let manifest = ManifestReader::open(store, manifest);
         Self {
             store: store.clone(),
-            deltas,
+            chain: Chain::of(deltas),
             manifest,
             archive,
-            scripts: script_cache(),
             frames: Recent::default(),
             len,
         }
@@ -275,15 +261,8 @@ impl VersionStream {
 
     /// Where the bytes of `range` come from.
     pub(super) fn plan(&self, range: Range<u64>) -> Result<Plan, StoreError> {
-        let mut folds = vec![Fold::Copy {
-            offset: range.start,
-            len: range.end - range.start,
-        }];
-        for delta in &self.deltas {
-            folds = self.fold(folds, delta)?;
-        }
         let (mut literals, mut fetches, mut at) = (Vec::new(), Vec::new(), 0);
-        for fold in folds {
+        for fold in self.chain.fold(range.clone())? {
             match fold {
                 Fold::Literal(literal) => {
                     let len = literal.range.end - literal.range.start;
@@ -338,32 +317,6 @@ impl VersionStream {
             self.path(frame),
             format!("the frame at byte {} holds something else", frame.offset),
         ))
-    }
-
-    /// Traces the copies of a window through one more delta.
-    fn fold(&self, folds: Vec<Fold>, delta: &DeltaReader) -> Result<Vec<Fold>, StoreError> {
-        let mut folded = Vec::with_capacity(folds.len());
-        for fold in folds {
-            let Fold::Copy { offset, len } = fold else {
-                folded.push(fold);
-                continue;
-            };
-            delta.slice(offset..offset + len, &self.scripts, &mut |script, range| {
-                let mut at = range.start;
-                for piece in script.slice(range) {
-                    let end = at + piece.output_bytes();
-                    folded.push(match piece {
-                        Piece::Copy { offset, len } => Fold::Copy { offset, len },
-                        Piece::Literal(_) => Fold::Literal(Literal {
-                            script: Arc::clone(script),
-                            range: at..end,
-                        }),
-                    });
-                    at = end;
-                }
-            })?;
-        }
-        Ok(folded)
     }
 
     fn path(&self, frame: &FrameRef) -> String {

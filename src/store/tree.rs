@@ -1,7 +1,7 @@
 //! Trees of pages, written so that unchanged pages are shared, read by position. What the leaves hold is the business
 //! of [`super::catalogs`] and [`super::manifests`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use super::codec::{self, PAGE_LEVEL};
@@ -261,6 +261,25 @@ impl TreeReader {
             see(&page);
             if page.level > 0 {
                 pending.extend(self.children(&page)?.iter().rev().cloned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with the pages that are not in `seen`, nor below one that is; adds them.
+    pub fn visit_new(
+        &self,
+        seen: &mut HashSet<(Digest, Option<Digest>)>,
+        see: &mut impl FnMut(&PageRef),
+    ) -> Result<(), StoreError> {
+        let mut pending = vec![self.root.clone()];
+        while let Some(page) = pending.pop() {
+            if !seen.insert((page.digest, page.pack)) {
+                continue;
+            }
+            see(&page);
+            if page.level > 0 {
+                pending.extend(self.children(&page)?.iter().cloned());
             }
         }
         Ok(())

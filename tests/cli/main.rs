@@ -17,6 +17,7 @@ mod legacy;
 mod live;
 mod look;
 mod race;
+mod retention;
 mod selection;
 mod tools;
 mod trees;

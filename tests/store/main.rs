@@ -7,6 +7,7 @@
 
 mod crash;
 mod damage;
+mod deletion;
 mod history;
 mod proof;
 mod random;

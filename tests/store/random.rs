@@ -19,10 +19,10 @@ use crate::world::{leftovers, options, run, source, streams, text};
 
 const STEPS: u64 = 14;
 
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -30,13 +30,13 @@ impl Random {
         (self.0 >> 33) % limit
     }
 
-    fn size(&mut self, limit: u64) -> usize {
+    pub fn size(&mut self, limit: u64) -> usize {
         usize::try_from(self.below(limit)).unwrap()
     }
 }
 
 /// One random change: edit, insert, cut, punch a hole, rename, copy, remove, add.
-fn change(root: &Path, random: &mut Random) {
+pub fn change(root: &Path, random: &mut Random) {
     let mut names: Vec<_> = fs::read_dir(root)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -60,6 +60,7 @@ pub(super) fn open_or_create(store: &Store, options: &Options) -> Result<State, 
         next_seq: 1,
         retained: Vec::new(),
         kept_packs: Vec::new(),
+        pins: Vec::new(),
         archived: Vec::new(),
         versions: Vec::new(),
     };

@@ -1,0 +1,296 @@
+//! `delete`, `undelete`, `gc`, `pin`, `unpin`: versions go, come back, or stay.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::deletion_args::{Delete, Gc, Pin, Undelete, Unpin};
+use super::exit::Exit;
+use super::fs::output_bytes;
+use super::output::Output;
+use super::progress::Progress;
+use super::rows::ranges;
+use super::stores::Opened;
+use super::{Context, owner, stores};
+use crate::catalog::Version;
+use crate::catalog::version::{describe, resolve};
+use crate::config::source::SourceConfig;
+use crate::config::workdir::{Seen, Workdir};
+use crate::error::Error;
+use crate::format::state::State;
+use crate::ops::delete::{self, Options, Report};
+use crate::store::Store;
+use crate::store::codec::Knobs;
+use crate::time::When;
+
+/// A store in which versions are to go or to come back.
+pub struct Target {
+    opened: Opened,
+    work: Option<Workdir>,
+    owner: Option<owner::Owner>,
+}
+
+impl Target {
+    /// Opens and locks an existing store.
+    pub fn open(
+        context: &Context,
+        dst: &str,
+        user: Option<&str>,
+        wait: bool,
+    ) -> Result<Self, Error> {
+        let general = stores::existing_config(context)?;
+        let ownership = owner::of_store(context, None, user, dst)?;
+        // It must be there: opening it to write would make it.
+        let state = stores::open_trusted(&general, dst, &ownership)?.current()?;
+        let source = Path::new(OsStr::from_bytes(&state.source));
+        let work = Workdir::find(&context.config_dir, source)?;
+        if let Some(work) = &work {
+            owner::refuse_foreign_workdir(work)?;
+        }
+        let opened = stores::open_to_write(&general, dst, &ownership, wait)?;
+        Ok(Self {
+            opened,
+            work,
+            owner: ownership.wanted,
+        })
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Store {
+        &self.opened.store
+    }
+
+    /// What is configured for its source here, if anything.
+    pub fn config(&self) -> Result<Option<SourceConfig>, Error> {
+        self.work.as_ref().map(Workdir::config).transpose()
+    }
+
+    /// For how long deleted versions can come back.
+    pub fn grace(&self, now: bool) -> Result<SignedDuration, Error> {
+        if now {
+            return Ok(SignedDuration::ZERO);
+        }
+        let config = self.config()?;
+        Ok(config.map_or(SignedDuration::from_hours(24), |config| config.grace))
+    }
+
+    /// Remembers the state, so that an older copy of the store is known for what it is.
+    pub fn remember(&self, dst: &str, state: &State) -> Result<(), Error> {
+        let Some(work) = &self.work else {
+            return Ok(());
+        };
+        let seen = Seen {
+            store: state.store,
+            state: state.number,
+            owner: self.owner,
+        };
+        work.remember(dst, seen)
+    }
+}
+
+/// How versions are deleted now.
+pub fn options(grace: SignedDuration, dry_run: bool) -> Options {
+    Options {
+        now: Timestamp::now(),
+        grace,
+        knobs: Knobs::REAL,
+        dry_run,
+    }
+}
+
+pub fn delete(context: &Context, args: &Delete) -> Result<Exit, Error> {
+    let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
+    let store = target.store();
+    let versions = store.versions(&store.current()?)?;
+    let doomed = named(&args.versions, &versions, &args.dst)?;
+    let options = options(target.grace(args.now)?, args.dry_run);
+    let report = delete::delete(store, &doomed, &options, &Progress::new(context.output))?;
+    if !args.dry_run {
+        target.remember(&args.dst, &report.state)?;
+    }
+    Ok(tell(context, &args.dst, &report, &options))
+}
+
+/// Says what was deleted, or would be.
+pub fn tell(context: &Context, dst: &str, report: &Report, options: &Options) -> Exit {
+    let names = names(&report.versions);
+    let bytes = match u64::try_from(report.freed_bytes) {
+        Ok(bytes) => format!("{} less", output_bytes(bytes)),
+        Err(_) => format!("{} more", output_bytes(report.freed_bytes.unsigned_abs())),
+    };
+    let (what, when) = match (options.dry_run, options.grace > SignedDuration::ZERO) {
+        (true, _) => ("would be deleted", String::new()),
+        (false, false) => ("deleted", String::new()),
+        (false, true) => (
+            "deleted",
+            format!(
+                ", from {} on; until then btw-backup undelete {dst} brings back what was deleted",
+                local(options.now + options.grace)
+            ),
+        ),
+    };
+    context.output.info(&format!(
+        "{dst}: {names} {what}; the store takes {bytes}{when}"
+    ));
+    report
+        .problems
+        .iter()
+        .for_each(|problem| Output::warning(problem));
+    Exit::done(&report.problems)
+}
+
+/// One or two versions with their times, of more the numbers.
+fn names(versions: &[Version]) -> String {
+    if versions.len() <= 2 {
+        let names: Vec<String> = versions.iter().map(describe).collect();
+        return names.join(" and ");
+    }
+    let seqs: Vec<u64> = versions.iter().map(|version| version.seq).collect();
+    format!("{} versions ({})", versions.len(), ranges(&seqs))
+}
+
+fn local(time: Timestamp) -> String {
+    let zoned = time.to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// The versions that are named: `v3`, `v3-v7`, `latest`, `latest~2`. Nothing is guessed.
+fn named(names: &[String], versions: &[Version], dst: &str) -> Result<BTreeSet<u64>, Error> {
+    let mut found = BTreeSet::new();
+    for name in names {
+        let one = |name: &str| {
+            let when = exact(name).ok_or_else(|| {
+                Error::Usage(format!(
+                    "'{name}' names no version; write v3, v3-v7, latest or latest~2"
+                ))
+            })?;
+            let version = resolve(versions, &when);
+            version.map_err(|error| Error::Refused(format!("{dst}: {error}")))
+        };
+        match name.split_once('-') {
+            None => drop(found.insert(one(name)?.seq)),
+            Some((first, last)) => {
+                let range = one(first)?.seq..=one(last)?.seq;
+                let within = versions.iter().map(|version| version.seq);
+                found.extend(within.filter(|seq| range.contains(seq)));
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::Usage("no version is named".into()));
+    }
+    Ok(found)
+}
+
+fn exact(name: &str) -> Option<When> {
+    let number = |text: &str| text.parse().ok();
+    match name.strip_prefix('v') {
+        Some(rest) => number(rest).map(When::Sequence),
+        None if name == "latest" => Some(When::Latest { back: 0 }),
+        None => {
+            let back = number(name.strip_prefix("latest~")?)?;
+            Some(When::Latest { back })
+        }
+    }
+}
+
+pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
+    let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
+    let (store, now) = (target.store(), Timestamp::now());
+    let found = delete::deleted(store, &store.current()?, now)?;
+    if args.dry_run || found.is_empty() {
+        for (version, until) in &found {
+            let until = local(*until);
+            context.output.info(&format!(
+                "{}: {} can come back until {until}",
+                args.dst,
+                describe(version)
+            ));
+        }
+        if found.is_empty() {
+            return Err(Error::Refused(format!(
+                "{}: there is nothing to bring back",
+                args.dst
+            )));
+        }
+        return Ok(Exit::Done);
+    }
+    let gone: Vec<Version> = found.into_iter().map(|(version, _)| version).collect();
+    let wanted = if args.versions.is_empty() {
+        gone.iter().map(|version| version.seq).collect()
+    } else {
+        named(&args.versions, &gone, &args.dst)?
+    };
+    let options = options(SignedDuration::ZERO, false);
+    let report = delete::undelete(store, &wanted, &options, &Progress::new(context.output))?;
+    target.remember(&args.dst, &report.state)?;
+    let names = names(&report.versions);
+    context
+        .output
+        .info(&format!("{}: {names} brought back", args.dst));
+    report
+        .problems
+        .iter()
+        .for_each(|problem| Output::warning(problem));
+    Ok(Exit::done(&report.problems))
+}
+
+pub fn gc(context: &Context, args: &Gc) -> Result<Exit, Error> {
+    let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
+    let state = delete::free(target.store(), Timestamp::now(), args.now)?;
+    target.remember(&args.dst, &state)?;
+    context
+        .output
+        .info(&match state.retained.iter().map(|kept| kept.until).max() {
+            Some(until) => format!(
+                "{}: what can still be brought back is kept until {}; --now frees it at once",
+                args.dst,
+                local(until)
+            ),
+            None => format!("{}: what no version needs is removed", args.dst),
+        });
+    Ok(Exit::Done)
+}
+
+pub fn pin(context: &Context, args: &Pin) -> Result<Exit, Error> {
+    let note = args.note.as_deref().unwrap_or_default();
+    set_pins(
+        context,
+        &args.dst,
+        args.user.as_deref(),
+        &args.versions,
+        Some(note),
+    )
+}
+
+pub fn unpin(context: &Context, args: &Unpin) -> Result<Exit, Error> {
+    set_pins(
+        context,
+        &args.dst,
+        args.user.as_deref(),
+        &args.versions,
+        None,
+    )
+}
+
+fn set_pins(
+    context: &Context,
+    dst: &str,
+    user: Option<&str>,
+    names: &[String],
+    note: Option<&str>,
+) -> Result<Exit, Error> {
+    let target = Target::open(context, dst, user, false)?;
+    let store = target.store();
+    let versions = store.versions(&store.current()?)?;
+    for seq in named(names, &versions, dst)? {
+        let state = delete::pin(store, seq, note, Timestamp::now())?;
+        target.remember(dst, &state)?;
+        let what = if note.is_some() { "pinned" } else { "unpinned" };
+        context.output.info(&format!("{dst}: v{seq} {what}"));
+    }
+    Ok(Exit::Done)
+}

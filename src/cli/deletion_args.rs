@@ -1,0 +1,106 @@
+//! What can be typed to thin out, delete and pin versions.
+
+use crate::config::retention::Retention;
+
+#[derive(clap::Args)]
+pub struct Prune {
+    #[command(flatten)]
+    pub retention: Retention,
+    /// Only say what would go, and why the rest stays
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Free the space at once: what goes cannot be brought back
+    #[arg(long)]
+    pub now: bool,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    /// Wait while another run uses the store
+    #[arg(long)]
+    pub wait: bool,
+    /// Whose the store is, if it is not root's and root prunes it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`
+    pub dst: String,
+}
+
+#[derive(clap::Args)]
+pub struct Delete {
+    /// Only say what would go, and how much that frees
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Free the space at once: what goes cannot be brought back
+    #[arg(long)]
+    pub now: bool,
+    /// Wait while another run uses the store
+    #[arg(long)]
+    pub wait: bool,
+    /// Whose the store is, if it is not root's and root deletes in it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`
+    pub dst: String,
+    /// v3, v3-v7, latest, latest~2
+    #[arg(required = true)]
+    pub versions: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct Undelete {
+    /// Only say what can come back, and until when
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Wait while another run uses the store
+    #[arg(long)]
+    pub wait: bool,
+    /// Whose the store is, if it is not root's
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`
+    pub dst: String,
+    /// Which versions, as with delete [default: all that can]
+    pub versions: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct Gc {
+    /// Free what can still be brought back, too
+    #[arg(long)]
+    pub now: bool,
+    /// Wait while another run uses the store
+    #[arg(long)]
+    pub wait: bool,
+    /// Whose the store is, if it is not root's
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`
+    pub dst: String,
+}
+
+#[derive(clap::Args)]
+pub struct Pin {
+    /// Why, to be shown with it
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Whose the store is, if it is not root's
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`
+    pub dst: String,
+    /// v3, v3-v7, latest, latest~2
+    #[arg(required = true)]
+    pub versions: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct Unpin {
+    /// Whose the store is, if it is not root's
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`
+    pub dst: String,
+    /// v3, v3-v7, latest, latest~2
+    #[arg(required = true)]
+    pub versions: Vec<String>,
+}

@@ -1,0 +1,148 @@
+//! `prune`: thin out old versions, and say why each stays or goes.
+
+use std::collections::BTreeSet;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::Context;
+use super::delete::{Target, options, tell};
+use super::deletion_args::Prune;
+use super::exit::Exit;
+use super::fs::output_bytes;
+use super::output::{Output, unwritten};
+use super::progress::Progress;
+use super::rows::{SCHEMA, VersionName};
+use crate::catalog::Version;
+use crate::catalog::version::describe;
+use crate::error::Error;
+use crate::ops::delete::prune::verdicts;
+use crate::ops::delete::{self, Report};
+use crate::plan::retention::{Policy, Verdict};
+use crate::store::Store;
+
+#[derive(Serialize)]
+struct Row {
+    version: VersionName,
+    stays: bool,
+    reasons: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    schema: u32,
+    verdicts: Vec<Row>,
+    deleted: bool,
+    freed_bytes: i64,
+}
+
+pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
+    let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
+    let policy = if args.retention.is_empty() {
+        let configured = target.config()?.and_then(|config| config.retention);
+        configured.ok_or_else(|| {
+            Error::Usage("nothing says what is to stay: name rules, as in --keep-daily 7 --keep-monthly 12, or set RETENTION".into())
+        })?
+    } else {
+        args.retention.policy().map_err(Error::Usage)?
+    };
+    let store = target.store();
+    let state = store.current()?;
+    let versions = store.versions(&state)?;
+    let now = Timestamp::now();
+    let verdicts = verdicts(store, &state, &versions, &policy, now, &TimeZone::system())?;
+    let doomed = doomed(&verdicts);
+    let options = options(target.grace(args.now)?, args.dry_run);
+    let report = if doomed.is_empty() {
+        None
+    } else {
+        let progress = Progress::new(context.output);
+        Some(delete::delete(store, &doomed, &options, &progress)?)
+    };
+    if let Some(report) = report.as_ref().filter(|_| !args.dry_run) {
+        target.remember(&args.dst, &report.state)?;
+    }
+    if args.json {
+        let answer = answer(&versions, &verdicts, report.as_ref(), args.dry_run);
+        Output::answer(&format!("{answer}\n"))?;
+    } else if args.dry_run {
+        show(&versions, &verdicts, report.as_ref())?;
+    }
+    Ok(match report {
+        _ if args.json || args.dry_run => Exit::Done,
+        None => {
+            let count = versions.len();
+            context
+                .output
+                .info(&format!("{}: all {count} versions stay", args.dst));
+            Exit::Done
+        }
+        Some(report) => tell(context, &args.dst, &report, &options),
+    })
+}
+
+fn doomed(verdicts: &[Verdict]) -> BTreeSet<u64> {
+    let goes = verdicts.iter().filter(|verdict| !verdict.stays);
+    goes.map(|verdict| verdict.seq).collect()
+}
+
+/// Thins out a store after a backup.
+pub fn after_backup(
+    context: &Context,
+    store: &Store,
+    policy: &Policy,
+    grace: SignedDuration,
+) -> Result<Option<Report>, Error> {
+    let state = store.current()?;
+    let versions = store.versions(&state)?;
+    let now = Timestamp::now();
+    let verdicts = verdicts(store, &state, &versions, policy, now, &TimeZone::system())?;
+    let doomed = doomed(&verdicts);
+    if doomed.is_empty() {
+        return Ok(None);
+    }
+    let options = options(grace, false);
+    let report = delete::delete(store, &doomed, &options, &Progress::new(context.output))?;
+    tell(context, store.name(), &report, &options);
+    Ok(Some(report))
+}
+
+fn answer(
+    versions: &[Version],
+    verdicts: &[Verdict],
+    report: Option<&Report>,
+    dry_run: bool,
+) -> String {
+    let rows = versions.iter().zip(verdicts).map(|(version, verdict)| Row {
+        version: VersionName::from(version),
+        stays: verdict.stays,
+        reasons: verdict.reasons.clone(),
+    });
+    let answer = Answer {
+        schema: SCHEMA,
+        verdicts: rows.collect(),
+        deleted: !dry_run && report.is_some(),
+        freed_bytes: report.map_or(0, |report| report.freed_bytes),
+    };
+    serde_json::to_string_pretty(&answer).expect("plain data")
+}
+
+fn show(versions: &[Version], verdicts: &[Verdict], report: Option<&Report>) -> Result<(), Error> {
+    Output::answer_with(|out| {
+        for (version, verdict) in versions.iter().zip(verdicts) {
+            let word = if verdict.stays { "stays" } else { "goes " };
+            let reasons = verdict.reasons.join(", ");
+            writeln!(out, "{word}  {}: {reasons}", describe(version)).map_err(unwritten)?;
+        }
+        let goes = verdicts.iter().filter(|verdict| !verdict.stays).count();
+        let bytes = report.map_or(0, |report| report.freed_bytes);
+        let bytes = output_bytes(u64::try_from(bytes).unwrap_or(0));
+        let stays = verdicts.len() - goes;
+        writeln!(
+            out,
+            "{goes} versions would go, {stays} stay; {bytes} would be freed"
+        )
+        .map_err(unwritten)
+    })
+}
