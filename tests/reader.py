@@ -229,6 +229,7 @@ class Store:
             lines.take(word, "w")
         following, versions = lines.take("next", "n")[0], []
         retained, keep = lines.take_all("retain", "nw"), lines.take_all("keep", "w")
+        lines.take_all("pin", "nw")
         for name, first, last in lines.take_all("versions", "wnn"):
             found = parse_versions(Lines(self.read(f"versions/{name}"), f"versions/{name}"))
             need(found and (found[0].seq, found[-1].seq) == (first, last), f"versions/{name}", f"not the versions that {path} says")

@@ -107,7 +107,10 @@ pub fn delete(context: &Context, args: &Delete) -> Result<Exit, Error> {
     let versions = store.versions(&store.current()?)?;
     let doomed = named(&args.versions, &versions, &args.dst)?;
     let options = options(target.grace(args.now)?, args.dry_run);
-    let report = delete::delete(store, &doomed, &options, &Progress::new(context.output))?;
+    let progress = Progress::new(context.output);
+    let report = delete::with_reserve(store, || {
+        delete::delete(store, &doomed, &options, &progress)
+    })?;
     if !args.dry_run {
         target.remember(&args.dst, &report.state)?;
     }
@@ -240,7 +243,8 @@ pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
 
 pub fn gc(context: &Context, args: &Gc) -> Result<Exit, Error> {
     let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
-    let state = delete::free(target.store(), Timestamp::now(), args.now)?;
+    let store = target.store();
+    let state = delete::with_reserve(store, || delete::free(store, Timestamp::now(), args.now))?;
     target.remember(&args.dst, &state)?;
     context
         .output

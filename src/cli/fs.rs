@@ -72,6 +72,8 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
         let _ = collect::remove_temporaries(store);
     })?;
     let mut exit = tell(context.output, &args.dst, &report);
+    // Where there is no room for it, the backup is done all the same.
+    let _ = store.keep_reserve();
     let mut state = report.state;
     // Nothing is thinned out while damage is known.
     if let Some(policy) = retention.filter(|_| report.damage.is_empty()) {

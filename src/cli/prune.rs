@@ -58,7 +58,9 @@ pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
         None
     } else {
         let progress = Progress::new(context.output);
-        Some(delete::delete(store, &doomed, &options, &progress)?)
+        Some(delete::with_reserve(store, || {
+            delete::delete(store, &doomed, &options, &progress)
+        })?)
     };
     if let Some(report) = report.as_ref().filter(|_| !args.dry_run) {
         target.remember(&args.dst, &report.state)?;
@@ -103,7 +105,10 @@ pub fn after_backup(
         return Ok(None);
     }
     let options = options(grace, false);
-    let report = delete::delete(store, &doomed, &options, &Progress::new(context.output))?;
+    let progress = Progress::new(context.output);
+    let report = delete::with_reserve(store, || {
+        delete::delete(store, &doomed, &options, &progress)
+    })?;
     tell(context, store.name(), &report, &options);
     Ok(Some(report))
 }

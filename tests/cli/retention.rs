@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::tools::{Home, assert_same_tree, restored_by_hand, tool};
+use crate::tools::{Home, assert_same_tree, is_root, restored_by_hand, skip, tool};
 use crate::trees;
 
 /// A store of eight releases, and a copy of each.
@@ -238,4 +238,37 @@ fn spoil(path: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn c5_versions_can_be_deleted_with_no_byte_left() {
+    if !is_root() {
+        return skip("mounting a small file system needs root");
+    }
+    let home = Home::new();
+    let (root, src) = (home.path("root"), home.path("src"));
+    let root = root.to_str().unwrap();
+    tool("mount", &["-t", "tmpfs", "-o", "size=12m", "none", root]);
+    let result = std::panic::catch_unwind(|| {
+        for n in 1..=4 {
+            trees::image(&src, 1_500_000, n);
+            home.fs(&src, "s").ends(0);
+        }
+        // Others fill the disk to the last byte.
+        let fill = format!("cat /dev/zero > {root}/fill; echo > {root}/more; true");
+        tool("bash", &["-c", &fill]);
+        trees::image(&src, 1_500_000, 9);
+        home.fs(&src, "s").ends(1).complains("The store is full");
+        home.run(&["delete", "--now", "s", "v2"]).ends(0);
+        home.run(&["delete", "--now", "s", "v1", "v4"]).ends(0);
+        home.run(&["verify", "--deep", "s"]).ends(0);
+        let restored = home.restored("v3", "s");
+        let expected = home.path("expected");
+        trees::image(&expected, 1_500_000, 3);
+        assert_eq!(fs::read(restored).unwrap(), fs::read(expected).unwrap());
+    });
+    tool("umount", &[root]);
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
 }

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::catalog::Version;
 use crate::catalog::version::describe;
 use crate::digest::Digest;
-use crate::error::{Error, with_causes};
+use crate::error::{Error, StoreError, with_causes};
 use crate::format::state::{Pin, Retained, State};
 use crate::report::Monitor;
 use crate::store::codec::Knobs;
@@ -22,6 +22,19 @@ use crate::store::tree::TreeReader;
 use crate::store::{Area, Store, collect, commit};
 
 use relink::Relinker;
+
+/// Does something that frees space; on a full disk once more with the room of the store's reserve.
+pub fn with_reserve<T>(store: &Store, free: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    let freed = match free() {
+        Err(Error::Store(StoreError::Full { .. })) if store.release_reserve() => free(),
+        result => result,
+    };
+    if freed.is_ok() {
+        // Where there is still no room, the next run tries again.
+        let _ = store.keep_reserve();
+    }
+    freed
+}
 
 /// How versions are deleted.
 #[derive(Debug, Clone, Copy)]
