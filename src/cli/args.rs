@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use super::deletion_args::{Delete, Gc, Pin, Prune, Undelete, Unpin};
+use super::deletion_args::{Delete, Gc, Pin, Plot, Prune, Undelete, Unpin};
 pub use super::look_args::{At, Cat, Compare, Diff, Export, Find, History, Ls, Reading};
 use crate::catalog::StoreType;
 
@@ -124,6 +124,11 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup prune --dry-run --keep-daily 7 --keep-monthly 12 home   which would go, and why the others stay\n  btw-backup prune --partitioned 1d,7d,28d home\n\nWhat any rule keeps stays; so do pinned versions and the newest complete one. Ages count from the newest version."
     )]
     Prune(Prune),
+    /// Show the versions over time, and what rules would keep
+    #[command(
+        after_help = "Examples:\n  btw-backup plot home\n  btw-backup plot home -o home.svg --partitioned 1d,7d,28d\n  btw-backup plot --simulate 1y --every 1h --partitioned 1d,7d,28d"
+    )]
+    Plot(Plot),
     /// Delete versions, anywhere; the others stay what they are
     #[command(
         after_help = "Examples:\n  btw-backup delete home v3\n  btw-backup delete --dry-run home v3-v7 latest"

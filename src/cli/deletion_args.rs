@@ -1,5 +1,7 @@
 //! What can be typed to thin out, delete and pin versions.
 
+use std::path::PathBuf;
+
 use crate::config::retention::Retention;
 
 #[derive(clap::Args)]
@@ -103,4 +105,24 @@ pub struct Unpin {
     /// v3, v3-v7, latest, latest~2
     #[arg(required = true)]
     pub versions: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct Plot {
+    /// The file to draw, .svg or .png [default: in the terminal]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// No store: how would the rules behave over this time
+    #[arg(long, value_name = "SPAN", conflicts_with = "dst")]
+    pub simulate: Option<String>,
+    /// With --simulate: so much between backups
+    #[arg(long, value_name = "SPAN", default_value = "1d")]
+    pub every: String,
+    #[command(flatten)]
+    pub retention: Retention,
+    /// Whose the store is, if it is not root's and root reads it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`
+    pub dst: Option<String>,
 }

@@ -5,6 +5,7 @@ mod compare;
 mod delete;
 mod deletion_args;
 mod diff;
+mod draw;
 mod exit;
 mod export;
 mod fs;
@@ -16,6 +17,7 @@ mod look;
 mod look_args;
 mod output;
 mod owner;
+mod plot;
 mod progress;
 mod prune;
 mod restore;
@@ -85,6 +87,7 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
         Command::Verify(args) => verify::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
         Command::Prune(args) => prune::run(&context, &args),
+        Command::Plot(args) => plot::run(&context, &args),
         Command::Delete(args) => delete::delete(&context, &args),
         Command::Undelete(args) => delete::undelete(&context, &args),
         Command::Gc(args) => delete::gc(&context, &args),

@@ -272,3 +272,48 @@ fn c5_versions_can_be_deleted_with_no_byte_left() {
         std::panic::resume_unwind(panic);
     }
 }
+
+#[test]
+fn versions_are_plotted_and_rules_simulated() {
+    let releases = Releases::new("rdiff");
+    let shown = releases.said(&["plot", "--keep-last", "2", "s"]);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 9, "{shown}");
+    assert!(
+        lines[0].contains("v8 #") && lines[0].ends_with("stays"),
+        "{shown}"
+    );
+    assert!(
+        lines[7].contains("v1 =") && lines[7].ends_with("goes"),
+        "{shown}"
+    );
+    let (svg, png) = (releases.home.path("s.svg"), releases.home.path("s.png"));
+    for picture in [&svg, &png] {
+        let rules = ["--partitioned", "1d,7d,28d"];
+        releases.said(&[&["plot", "s", "-o", picture.to_str().unwrap()][..], &rules].concat());
+    }
+    let text = fs::read_to_string(&svg).unwrap();
+    assert_eq!(text.matches("<circle").count(), 8);
+    assert!(text.contains("28d"));
+    assert!(fs::read(&png).unwrap().starts_with(b"\x89PNG"));
+    let home = &releases.home;
+    home.run(&["plot", "s", "-o", "x.gif"])
+        .ends(2)
+        .complains(".svg or .png");
+    let args = [
+        "plot",
+        "--simulate",
+        "200d",
+        "--every",
+        "1h",
+        "--partitioned",
+        "1d,7d,28d",
+    ];
+    assert_eq!(
+        releases.said(&args),
+        "4800 backups, one every 1h: 6 to 7 versions stay in the second half of the time\n\
+         the oldest is at most 45.2 days old, the largest hole between two is 17.2 days\n"
+    );
+    home.run(&["plot", "--simulate", "1y"]).ends(2);
+    home.run(&["plot"]).ends(2).complains("--simulate");
+}
