@@ -24,6 +24,7 @@ use crate::format::state::State;
 use crate::ops::delete::{self, Options, Report};
 use crate::store::Store;
 use crate::store::codec::Knobs;
+use crate::store::collect::Difference;
 use crate::time::When;
 
 /// A store in which versions are to go or to come back.
@@ -120,12 +121,20 @@ pub fn delete(context: &Context, args: &Delete) -> Result<Exit, Error> {
 /// Says what was deleted, or would be.
 pub fn tell(context: &Context, dst: &str, report: &Report, options: &Options) -> Exit {
     let names = names(&report.versions);
-    let bytes = match u64::try_from(report.freed_bytes) {
-        Ok(bytes) => format!("{} less", output_bytes(bytes)),
-        Err(_) => format!("{} more", output_bytes(report.freed_bytes.unsigned_abs())),
+    let Difference {
+        gone_bytes,
+        new_bytes,
+    } = report.difference;
+    let bytes = if gone_bytes >= new_bytes {
+        format!("{} less", output_bytes(gone_bytes - new_bytes))
+    } else {
+        format!("{} more", output_bytes(new_bytes - gone_bytes))
     };
     let (what, when) = match (options.dry_run, options.grace > SignedDuration::ZERO) {
-        (true, _) => ("would be deleted", String::new()),
+        (true, _) => (
+            "would be deleted",
+            format!("; until then it needs {}", output_bytes(new_bytes)),
+        ),
         (false, false) => ("deleted", String::new()),
         (false, true) => (
             "deleted",

@@ -34,7 +34,10 @@ struct Answer {
     schema: u32,
     verdicts: Vec<Row>,
     deleted: bool,
-    freed_bytes: i64,
+    /// Of what nothing names any more.
+    gone_bytes: u64,
+    /// Of what joins the rest anew.
+    new_bytes: u64,
 }
 
 pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
@@ -68,7 +71,7 @@ pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
     if args.json {
         let answer = answer(&versions, &verdicts, report.as_ref(), args.dry_run);
         Output::answer(&format!("{answer}\n"))?;
-    } else if args.dry_run {
+    } else if args.dry_run || context.output.verbose {
         show(&versions, &verdicts, report.as_ref())?;
     }
     Ok(match report {
@@ -128,7 +131,8 @@ fn answer(
         schema: SCHEMA,
         verdicts: rows.collect(),
         deleted: !dry_run && report.is_some(),
-        freed_bytes: report.map_or(0, |report| report.freed_bytes),
+        gone_bytes: report.map_or(0, |report| report.difference.gone_bytes),
+        new_bytes: report.map_or(0, |report| report.difference.new_bytes),
     };
     serde_json::to_string_pretty(&answer).expect("plain data")
 }
@@ -141,12 +145,14 @@ fn show(versions: &[Version], verdicts: &[Verdict], report: Option<&Report>) -> 
             writeln!(out, "{word}  {}: {reasons}", describe(version)).map_err(unwritten)?;
         }
         let goes = verdicts.iter().filter(|verdict| !verdict.stays).count();
-        let bytes = report.map_or(0, |report| report.freed_bytes);
-        let bytes = output_bytes(u64::try_from(bytes).unwrap_or(0));
+        let (gone, new) = report.map_or((0, 0), |report| {
+            (report.difference.gone_bytes, report.difference.new_bytes)
+        });
+        let (freed, needed) = (output_bytes(gone.saturating_sub(new)), output_bytes(new));
         let stays = verdicts.len() - goes;
         writeln!(
             out,
-            "{goes} versions would go, {stays} stay; {bytes} would be freed"
+            "{goes} versions would go, {stays} stay; {freed} would be freed; until then it needs {needed}"
         )
         .map_err(unwritten)
     })

@@ -127,12 +127,21 @@ pub fn needed(
     Ok((files.chain(named.archives).collect(), unknown))
 }
 
-/// By how many bytes the files become less when the second versions and catalog packs are named instead of the first ones.
-pub fn freed(
+/// What becomes of the store's files when other versions are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    /// The length of those that nothing names any more.
+    pub gone_bytes: u64,
+    /// The length of those that were not named before.
+    pub new_bytes: u64,
+}
+
+/// What becomes of the files when the second versions and catalog packs are named instead of the first ones.
+pub fn difference(
     store: &Store,
     before: (&[Version], &[Digest]),
     after: (&[Version], &[Digest]),
-) -> Result<i64, StoreError> {
+) -> Result<Difference, StoreError> {
     let named = |(versions, packs): (&[Version], &[Digest])| {
         let mut named = Named::default();
         for version in versions {
@@ -148,14 +157,11 @@ pub fn freed(
     };
     let (before, after) = (named(before)?, named(after)?);
     // A file that is missing, which is damage, frees nothing.
-    let length = |path: &String| match store.disk().open(path) {
-        Ok(file) => i64::try_from(file.len()).unwrap_or(i64::MAX),
-        Err(_) => 0,
-    };
-    let sum = |paths: std::collections::hash_set::Difference<'_, String, _>| -> i64 {
-        paths.map(length).sum()
-    };
-    Ok(sum(before.difference(&after)) - sum(after.difference(&before)))
+    let length = |path: &String| store.disk().open(path).map_or(0, |file| file.len());
+    Ok(Difference {
+        gone_bytes: before.difference(&after).map(length).sum(),
+        new_bytes: after.difference(&before).map(length).sum(),
+    })
 }
 
 /// The files of content, pages and deltas that a state does not name.

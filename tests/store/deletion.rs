@@ -6,7 +6,9 @@ use std::sync::Arc;
 use btw_backup::digest::Digest;
 use btw_backup::error::Error;
 use btw_backup::ops::backup;
+use btw_backup::ops::delete::prune::verdicts;
 use btw_backup::ops::delete::{self, Options, Report};
+use btw_backup::plan::retention::{Period, Policy};
 use btw_backup::report::Silent;
 use btw_backup::store::Store;
 use btw_backup::store::codec::Knobs;
@@ -57,7 +59,11 @@ impl History {
         disk.clone()
     }
 
+    /// What goes by a random policy, or by chance alone.
     fn doomed(&mut self) -> BTreeSet<u64> {
+        if self.random.below(2) == 0 {
+            return self.doomed_by_policy();
+        }
         let seqs: Vec<u64> = self.all.keys().copied().collect();
         let mut doomed: BTreeSet<u64> = seqs
             .iter()
@@ -67,6 +73,36 @@ impl History {
         if doomed.len() == seqs.len() {
             doomed.remove(&seqs[self.random.size(seqs.len() as u64)]);
         }
+        doomed
+    }
+
+    fn doomed_by_policy(&mut self) -> BTreeSet<u64> {
+        let store = Store::new(Arc::new(self.disk.clone()), "sim");
+        let state = store.current().unwrap();
+        let versions = store.versions(&state).unwrap();
+        let hours = |random: &mut Random| {
+            SignedDuration::from_hours(1 + i64::try_from(random.below(30)).unwrap())
+        };
+        let first = hours(&mut self.random);
+        let mut policy = Policy {
+            last: Some(1 + self.random.below(3)),
+            ..Policy::default()
+        };
+        match self.random.below(4) {
+            0 => policy.partitioned = vec![first, first + hours(&mut self.random)],
+            1 => policy.periods = BTreeMap::from([(Period::Day, 1 + self.random.below(3))]),
+            2 => policy.older_than = Some(first),
+            _ => policy.max_store_bytes = Some(self.random.below(400_000)),
+        }
+        let zone = jiff::tz::TimeZone::UTC;
+        let verdicts = verdicts(&store, &state, &versions, &policy, now(), &zone).unwrap();
+        let newest = versions.last().unwrap().seq;
+        let goes = verdicts.iter().filter(|verdict| !verdict.stays);
+        let doomed: BTreeSet<u64> = goes.map(|verdict| verdict.seq).collect();
+        assert!(
+            !doomed.contains(&newest),
+            "{policy:?}: the newest version goes"
+        );
         doomed
     }
 
@@ -154,8 +190,10 @@ fn i5_any_versions_can_be_deleted_and_the_others_stay_what_they_are() {
                 "seed {seed} {doomed:?}"
             );
             assert_eq!(left(&disk), Vec::<String>::new(), "seed {seed} {doomed:?}");
+            let foretold = foretold.difference;
+            let signed = |bytes: u64| i64::try_from(bytes).unwrap();
             assert_eq!(
-                foretold.freed_bytes,
+                signed(foretold.gone_bytes) - signed(foretold.new_bytes),
                 before - bytes(&disk),
                 "seed {seed} {doomed:?}"
             );

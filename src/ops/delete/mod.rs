@@ -18,8 +18,9 @@ use crate::error::{Error, StoreError, with_causes};
 use crate::format::state::{Pin, Retained, State};
 use crate::report::Monitor;
 use crate::store::codec::Knobs;
+use crate::store::collect::{self, Difference};
 use crate::store::tree::TreeReader;
-use crate::store::{Area, Store, collect, commit};
+use crate::store::{Area, Store, commit};
 
 use relink::Relinker;
 
@@ -56,8 +57,8 @@ pub struct Report {
     pub state: State,
     /// What was deleted, or brought back.
     pub versions: Vec<Version>,
-    /// By how many bytes the store's files become less; negative if they become more.
-    pub freed_bytes: i64,
+    /// What becomes of the store's files.
+    pub difference: Difference,
     /// What went wrong afterwards.
     pub problems: Vec<String>,
 }
@@ -177,7 +178,7 @@ impl Change<'_> {
         let (state, before) = self.before;
         let (store, now) = (self.store, self.options.now);
         let kept_packs = kept_packs(store, state, before, &self.next)?;
-        let freed_bytes = collect::freed(
+        let difference = collect::difference(
             store,
             (before, &state.kept_packs),
             (&self.next, &kept_packs),
@@ -187,7 +188,7 @@ impl Change<'_> {
             return Ok(Report {
                 state: state.clone(),
                 versions,
-                freed_bytes,
+                difference,
                 problems: Vec::new(),
             });
         }
@@ -211,7 +212,7 @@ impl Change<'_> {
         Ok(Report {
             state,
             versions,
-            freed_bytes,
+            difference,
             problems: problems.into_iter().collect(),
         })
     }
@@ -278,7 +279,11 @@ pub fn undelete(
     collect::remove_temporaries(store)?;
     let mut state = store.current()?;
     let mut back = Vec::new();
-    let (mut freed_bytes, mut problems) = (0, Vec::new());
+    let mut problems = Vec::new();
+    let mut difference = Difference {
+        gone_bytes: 0,
+        new_bytes: 0,
+    };
     monitor.step("joining what comes back", None);
     // The latest state that has a version holds it in the fewest steps.
     for retained in still_retained(&state, options.now).iter().rev() {
@@ -304,14 +309,15 @@ pub fn undelete(
         };
         let report = change.commit("brought back", returning)?;
         state = report.state;
-        freed_bytes += report.freed_bytes;
+        difference.gone_bytes += report.difference.gone_bytes;
+        difference.new_bytes += report.difference.new_bytes;
         back.extend(report.versions);
         problems.extend(report.problems);
     }
     Ok(Report {
         state,
         versions: back,
-        freed_bytes,
+        difference,
         problems,
     })
 }

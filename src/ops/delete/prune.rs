@@ -47,9 +47,11 @@ fn spare(
     max_bytes: u64,
     verdicts: &mut [Verdict],
 ) -> Result<(), Error> {
-    let max_bytes = i64::try_from(max_bytes).unwrap_or(i64::MAX);
-    let all = (versions, &state.kept_packs[..]);
-    let mut bytes = collect::freed(store, all, (&[], &[]))?;
+    let size = |versions: &[Version]| {
+        let difference = collect::difference(store, (versions, &state.kept_packs), (&[], &[]))?;
+        Ok::<_, Error>(difference.gone_bytes)
+    };
+    let mut bytes = size(versions)?;
     let mut gone = BTreeSet::new();
     for verdict in verdicts.iter_mut().filter(|verdict| !verdict.stays) {
         if bytes <= max_bytes {
@@ -60,7 +62,7 @@ fn spare(
         gone.insert(verdict.seq);
         let stays = |version: &&Version| !gone.contains(&version.seq);
         let left: Vec<Version> = versions.iter().filter(stays).cloned().collect();
-        bytes = collect::freed(store, (&left, &state.kept_packs), (&[], &[]))?;
+        bytes = size(&left)?;
     }
     Ok(())
 }
