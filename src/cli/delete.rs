@@ -21,11 +21,14 @@ use crate::config::source::SourceConfig;
 use crate::config::workdir::{Seen, Workdir};
 use crate::error::Error;
 use crate::format::state::State;
-use crate::ops::delete::{self, Options, Report};
+use crate::ops::delete::{self, Options, Report, space};
 use crate::store::Store;
 use crate::store::codec::Knobs;
 use crate::store::collect::Difference;
 use crate::time::When;
+
+const NOT_FREED: &str =
+    "; somebody is reading in the store, so the next run removes what is not needed";
 
 /// A store in which versions are to go or to come back.
 pub struct Target {
@@ -109,7 +112,7 @@ pub fn delete(context: &Context, args: &Delete) -> Result<Exit, Error> {
     let doomed = named(&args.versions, &versions, &args.dst)?;
     let options = options(target.grace(args.now)?, args.dry_run);
     let progress = Progress::new(context.output);
-    let report = delete::with_reserve(store, || {
+    let report = space::with_reserve(store, options.now, || {
         delete::delete(store, &doomed, &options, &progress)
     })?;
     if !args.dry_run {
@@ -135,6 +138,7 @@ pub fn tell(context: &Context, dst: &str, report: &Report, options: &Options) ->
             "would be deleted",
             format!("; until then it needs {}", output_bytes(new_bytes)),
         ),
+        (false, false) if !report.is_freed => ("deleted", NOT_FREED.to_owned()),
         (false, false) => ("deleted", String::new()),
         (false, true) => (
             "deleted",
@@ -252,19 +256,20 @@ pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
 
 pub fn gc(context: &Context, args: &Gc) -> Result<Exit, Error> {
     let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
-    let store = target.store();
-    let state = delete::with_reserve(store, || delete::free(store, Timestamp::now(), args.now))?;
+    let (store, now) = (target.store(), Timestamp::now());
+    let (state, is_freed) = space::with_reserve(store, now, || space::free(store, now, args.now))?;
     target.remember(&args.dst, &state)?;
-    context
-        .output
-        .info(&match state.retained.iter().map(|kept| kept.until).max() {
-            Some(until) => format!(
-                "{}: what can still be brought back is kept until {}; --now frees it at once",
-                args.dst,
-                local(until)
-            ),
-            None => format!("{}: what no version needs is removed", args.dst),
-        });
+    let retained = state.retained.iter().map(|kept| kept.until);
+    let until = retained.filter(|until| *until > now).max();
+    let text = match (until, is_freed) {
+        (_, false) => format!("nothing is removed yet{NOT_FREED}"),
+        (Some(until), true) => format!(
+            "what can still be brought back is kept until {}; --now frees it at once",
+            local(until)
+        ),
+        (None, true) => "what no version needs is removed".to_owned(),
+    };
+    context.output.info(&format!("{}: {text}", args.dst));
     Ok(Exit::Done)
 }
 

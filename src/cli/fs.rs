@@ -79,17 +79,18 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     if let Some(policy) = retention.filter(|_| report.damage.is_empty()) {
         let pruned = prune::after_backup(context, store, &policy, grace);
         let pruned = also(pruned, "old versions could not be thinned out", &mut exit);
-        state = pruned.flatten().map_or(state, |pruned| pruned.state);
+        if let Some((pruned, told)) = pruned.flatten() {
+            (state, exit) = (pruned, exit.or(told));
+        }
     }
     let seen = Seen {
         store: state.store,
         state: state.number,
         owner: ownership.wanted,
     };
-    let remembered = work.remember(&args.dst, seen);
     also(
-        remembered,
-        "its bookkeeping could not be written",
+        work.remember(&args.dst, seen),
+        "its bookkeeping failed",
         &mut exit,
     );
     tell_of_s3(context.output, &general);

@@ -15,6 +15,7 @@ use super::rows::{SCHEMA, VersionName};
 use super::stores::Read;
 use super::{Context, restore as fresh, stores};
 use crate::catalog::version::describe;
+use crate::config::workdir::Workdir;
 use crate::error::{Error, printable};
 use crate::ops::restore::{Action, Choice, InPlace, Over};
 use crate::tree::select::Selection;
@@ -42,6 +43,12 @@ pub fn run(
     fresh::refuse_stores(&args.target)?;
     let general = stores::existing_config(context)?;
     let source = Path::new(OsStr::from_bytes(&read.state.source));
+    if args.delete && Workdir::find(&context.config_dir, source)?.is_none() {
+        return Err(Error::Refused(format!(
+            "Nothing here says what backups of {} leave out, and --delete must not remove that: set it up as before with btw-backup fs-init, or restore without --delete",
+            source.display()
+        )));
+    }
     let mut kept = selection(context, &general, source)?;
     kept.exclude.extend(args.exclude.iter().cloned());
     let over = Over {

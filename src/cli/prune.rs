@@ -17,8 +17,9 @@ use super::rows::{SCHEMA, VersionName};
 use crate::catalog::Version;
 use crate::catalog::version::describe;
 use crate::error::Error;
+use crate::format::state::State;
 use crate::ops::delete::prune::verdicts;
-use crate::ops::delete::{self, Report};
+use crate::ops::delete::{self, Report, space};
 use crate::plan::retention::{Policy, Verdict};
 use crate::store::Store;
 
@@ -61,7 +62,7 @@ pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
         None
     } else {
         let progress = Progress::new(context.output);
-        Some(delete::with_reserve(store, || {
+        Some(space::with_reserve(store, options.now, || {
             delete::delete(store, &doomed, &options, &progress)
         })?)
     };
@@ -74,7 +75,12 @@ pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
     } else if args.dry_run || context.output.verbose {
         show(&versions, &verdicts, report.as_ref())?;
     }
+    if args.json {
+        let problems = report.iter().flat_map(|report| &report.problems);
+        problems.for_each(|problem| Output::warning(problem));
+    }
     Ok(match report {
+        Some(report) if args.json => Exit::done(&report.problems),
         _ if args.json || args.dry_run => Exit::Done,
         None => {
             let count = versions.len();
@@ -98,7 +104,7 @@ pub fn after_backup(
     store: &Store,
     policy: &Policy,
     grace: SignedDuration,
-) -> Result<Option<Report>, Error> {
+) -> Result<Option<(State, Exit)>, Error> {
     let state = store.current()?;
     let versions = store.versions(&state)?;
     let now = Timestamp::now();
@@ -109,11 +115,11 @@ pub fn after_backup(
     }
     let options = options(grace, false);
     let progress = Progress::new(context.output);
-    let report = delete::with_reserve(store, || {
+    let report = space::with_reserve(store, options.now, || {
         delete::delete(store, &doomed, &options, &progress)
     })?;
-    tell(context, store.name(), &report, &options);
-    Ok(Some(report))
+    let exit = tell(context, store.name(), &report, &options);
+    Ok(Some((report.state, exit)))
 }
 
 fn answer(

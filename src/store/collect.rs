@@ -21,7 +21,12 @@ pub fn remove_temporaries(store: &Store) -> Result<(), StoreError> {
             .into_iter()
             .filter(|name| name.starts_with(TEMPORARY))
         {
-            store.remove(&format!("{}/{name}", area.dir()))?;
+            let path = format!("{}/{name}", area.dir());
+            match store.disk().remove(&path) {
+                // A verification that runs beside has given it its name.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                result => result.map_err(|error| StoreError::io("remove", &path, error))?,
+            }
         }
     }
     Ok(())
@@ -50,19 +55,21 @@ pub fn remove_orphans(
 }
 
 /// Removes states that are neither current nor retained, then files that no remaining state names, then the staging
-/// record. `versions` are all of the current state's. The caller holds the writers' lock; if anybody is reading, everything is left for a later run.
+/// record. `versions` are all of the current state's. The caller holds the writers' lock; if anybody is reading, everything
+/// is left for a later run and `false` is returned. What an interrupted backup has staged goes too, unless it is to stay.
 pub fn collect(
     store: &Store,
     current: &State,
     versions: &[Version],
     now: Timestamp,
-) -> Result<(), StoreError> {
+    unfinished: Unfinished,
+) -> Result<bool, StoreError> {
     let readers = store
         .disk()
         .lock(READERS, true, false)
         .map_err(|error| StoreError::io("lock", READERS, error))?;
     if readers.is_none() {
-        return Ok(());
+        return Ok(false);
     }
     let kept: Vec<u64> = current
         .retained
@@ -92,10 +99,27 @@ pub fn collect(
     for state in &others {
         name_state(store, state, &store.versions(state)?, &mut named)?;
     }
+    let is_kept = |name: &Digest| {
+        unfinished == Unfinished::Stays && !named.files.contains(&(Area::Objects, *name))
+    };
+    staging::clear(store, is_kept)?;
+    if unfinished == Unfinished::Stays {
+        let kept = staging::objects(store)?;
+        named.files.extend(kept.map(|name| (Area::Objects, name)));
+    }
     for path in unnamed(store, &named)? {
         store.remove(&path)?;
     }
-    staging::clear(store)
+    Ok(true)
+}
+
+/// What becomes of what an interrupted backup has staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// The next backup takes it over.
+    Stays,
+    /// It was taken over, or is given up.
+    Goes,
 }
 
 /// What versions need.

@@ -120,10 +120,18 @@ fn is_sound(store: &Store, object: Digest) -> bool {
     digest.digest() == object
 }
 
-/// Removes the records, once what they are about is committed or given up.
-pub fn clear(store: &Store) -> Result<(), StoreError> {
+/// Removes the records, once what they are about is committed or given up, but for those of kept objects.
+pub fn clear(store: &Store, is_kept: impl Fn(&Digest) -> bool) -> Result<(), StoreError> {
     for name in store.list(Area::Staging)? {
-        store.remove(&format!("{}/{name}", Area::Staging.dir()))?;
+        if !name.parse().is_ok_and(|name| is_kept(&name)) {
+            store.remove(&format!("{}/{name}", Area::Staging.dir()))?;
+        }
     }
     Ok(())
+}
+
+/// The objects that have records.
+pub fn objects(store: &Store) -> Result<impl Iterator<Item = Digest>, StoreError> {
+    let names = store.list(Area::Staging)?.into_iter();
+    Ok(names.filter_map(|name| name.parse().ok()))
 }

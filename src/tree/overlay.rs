@@ -1,7 +1,7 @@
 //! Changing a tree that is in use so that it is as members say. Everything is done by handles and never through a link;
 //! each file is replaced in one step.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,10 +34,18 @@ pub struct Overlay {
     /// Directories that could not be written to, and their modes.
     opened_up: Vec<(Vec<u8>, u32)>,
     /// Members that could not be put in their places.
-    failed: HashSet<Vec<u8>>,
+    failed: HashMap<Vec<u8>, Failure>,
     faults: Faults,
     /// Directories that were to be removed and are not empty.
     kept: Vec<Vec<u8>>,
+}
+
+/// Why a member is not in its place.
+enum Failure {
+    /// It was not staged, which is known as a fault.
+    NotMade,
+    /// It was, but could not take its place.
+    NotPut,
 }
 
 /// What came of it.
@@ -59,7 +67,7 @@ impl Overlay {
             around: Vec::new(),
             late: Vec::new(),
             opened_up: Vec::new(),
-            failed: HashSet::new(),
+            failed: HashMap::new(),
             faults: Faults::default(),
             kept: Vec::new(),
         }
@@ -109,9 +117,9 @@ impl Overlay {
         });
         match result {
             Ok(true) => {}
-            Ok(false) => drop(self.failed.insert(member.path.clone())),
+            Ok(false) => drop(self.failed.insert(member.path.clone(), Failure::NotMade)),
             Err(error) => {
-                self.failed.insert(member.path.clone());
+                self.failed.insert(member.path.clone(), Failure::NotPut);
                 self.faults.miss(member, error);
             }
         }
@@ -120,9 +128,13 @@ impl Overlay {
     /// Makes a hard link to a member that is in its place.
     pub fn link(&mut self, member: &Member, stage: &Stage<'_>) {
         self.leave_for(&member.path);
-        if self.failed.contains(&member.link) {
-            let error = io::Error::other("the file that it is another name of was not restored");
-            return self.faults.miss(member, error);
+        if let Some(failure) = self.failed.get(&member.link) {
+            let error = io::Error::other("what it is another name of was not restored");
+            return match failure {
+                // A device that only root makes: known beforehand.
+                Failure::NotMade => self.faults.lose("link", &member.path, &error),
+                Failure::NotPut => self.faults.miss(member, error),
+            };
         }
         let (outer, target) = split(&member.link);
         let result = beneath::check(&member.link)

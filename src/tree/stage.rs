@@ -2,7 +2,7 @@
 //! systems that they belong to. From there they take their places by renaming.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +19,9 @@ use super::select::is_below;
 use crate::catalog::Member;
 
 /// How the hidden directories are called; a random number follows.
-const PREFIX: &str = ".btw-restore-";
+pub const PREFIX: &str = ".btw-restore-";
+/// What a hard link is called on its way.
+const LINK: &CStr = c"link";
 
 /// The hidden directories, and which member gets which number in them.
 pub struct Stage<'a> {
@@ -111,11 +113,10 @@ impl<'a> Stage<'a> {
             .iter()
             .find(|hidden| is_below(&hidden.below, path))
             .ok_or(io::ErrorKind::InvalidInput)?;
-        let temporary = "link";
-        fs::linkat(dir, name, &hidden.dir, temporary, AtFlags::empty())?;
-        let renamed = fs::renameat(&hidden.dir, temporary, to_dir, to_name);
+        fs::linkat(dir, name, &hidden.dir, LINK, AtFlags::empty())?;
+        let renamed = fs::renameat(&hidden.dir, LINK, to_dir, to_name);
         // Two names of the same file: renaming does nothing then.
-        let _ = fs::unlinkat(&hidden.dir, temporary, AtFlags::empty());
+        let _ = fs::unlinkat(&hidden.dir, LINK, AtFlags::empty());
         Ok(renamed?)
     }
 
@@ -153,6 +154,9 @@ impl Hidden {
         fs::mkdirat(&parent, &name, Mode::RWXU)?;
         let dir = fs::openat(&parent, &name, DIR_FLAGS, Mode::empty())?;
         beneath::require_ours(&dir)?;
+        if !beneath::names(&dir)?.is_empty() {
+            return Err(io::Error::other("somebody else put something there"));
+        }
         fs::flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
         clear_lists(&dir)?;
         Ok(Self {
@@ -165,13 +169,24 @@ impl Hidden {
     }
 
     fn remove(&self) {
-        let _ = beneath::empty(&self.dir);
+        let _ = remove_staged(&self.dir);
         let _ = fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
     }
 }
 
+/// Removes what stages hold: files with numbers for names. Anything else was not put there by us.
+fn remove_staged(dir: &OwnedFd) -> io::Result<()> {
+    for name in beneath::names(dir)? {
+        let is_staged = name.to_bytes().iter().all(u8::is_ascii_digit) || *name == *LINK;
+        if is_staged {
+            fs::unlinkat(dir, &name, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes what killed restores left in a directory. One that is at work is a reason to stop.
-pub fn remove_leftovers(parent: &OwnedFd) -> io::Result<()> {
+fn remove_leftovers(parent: &OwnedFd) -> io::Result<()> {
     for name in beneath::names(parent)? {
         if !name.to_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
@@ -184,8 +199,9 @@ pub fn remove_leftovers(parent: &OwnedFd) -> io::Result<()> {
         }
         match fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
-                beneath::empty(&dir)?;
-                fs::unlinkat(parent, &name, AtFlags::REMOVEDIR)?;
+                // One that holds anything else stays: it is none of ours.
+                let _ = remove_staged(&dir);
+                let _ = fs::unlinkat(parent, &name, AtFlags::REMOVEDIR);
             }
             Err(Errno::WOULDBLOCK) => {
                 return Err(io::Error::other("another restore is at work there"));

@@ -23,6 +23,7 @@ use crate::format::scan::ScanCache;
 use crate::format::state::State;
 use crate::plan::chain::{self};
 use crate::report::Monitor;
+use crate::store::collect::Unfinished;
 use crate::store::packer::Packer;
 use crate::store::pieces::Pieces;
 use crate::store::staging::Staged;
@@ -357,7 +358,14 @@ impl Run<'_> {
         let log = self.store.log(self.options.now, line);
         let results = [
             self.store.save_scan_cache(cache),
-            collect::collect(self.store, state, &self.versions, self.options.now),
+            collect::collect(
+                self.store,
+                state,
+                &self.versions,
+                self.options.now,
+                Unfinished::Goes,
+            )
+            .map(drop),
             log,
         ];
         for error in results.into_iter().filter_map(Result::err) {

@@ -6,6 +6,7 @@
 
 pub mod prune;
 mod relink;
+pub mod space;
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,28 +15,15 @@ use jiff::{SignedDuration, Timestamp};
 use crate::catalog::Version;
 use crate::catalog::version::describe;
 use crate::digest::Digest;
-use crate::error::{Error, StoreError, with_causes};
+use crate::error::{Error, with_causes};
 use crate::format::state::{Pin, Retained, State};
 use crate::report::Monitor;
 use crate::store::codec::Knobs;
-use crate::store::collect::{self, Difference};
+use crate::store::collect::{self, Difference, Unfinished};
 use crate::store::tree::TreeReader;
 use crate::store::{Area, Store, commit};
 
 use relink::Relinker;
-
-/// Does something that frees space; on a full disk once more with the room of the store's reserve.
-pub fn with_reserve<T>(store: &Store, free: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-    let freed = match free() {
-        Err(Error::Store(StoreError::Full { .. })) if store.release_reserve() => free(),
-        result => result,
-    };
-    if freed.is_ok() {
-        // Where there is still no room, the next run tries again.
-        let _ = store.keep_reserve();
-    }
-    freed
-}
 
 /// How versions are deleted.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +47,8 @@ pub struct Report {
     pub versions: Vec<Version>,
     /// What becomes of the store's files.
     pub difference: Difference,
+    /// What nothing names any more is removed; else somebody is reading, and the next run removes it.
+    pub is_freed: bool,
     /// What went wrong afterwards.
     pub problems: Vec<String>,
 }
@@ -115,6 +105,7 @@ pub fn delete(
         next,
         changed_from,
         retained,
+        packs: HashSet::new(),
         options,
     };
     change.commit("deleted", deleted)
@@ -170,6 +161,8 @@ struct Change<'a> {
     /// No version before this one was changed.
     changed_from: u64,
     retained: Vec<Retained>,
+    /// Catalog packs that what comes back may need.
+    packs: HashSet<Digest>,
     options: &'a Options,
 }
 
@@ -177,18 +170,24 @@ impl Change<'_> {
     fn commit(self, what: &str, versions: Vec<Version>) -> Result<Report, Error> {
         let (state, before) = self.before;
         let (store, now) = (self.store, self.options.now);
-        let kept_packs = kept_packs(store, state, before, &self.next)?;
+        let own = before.iter().filter_map(|version| version.pack);
+        let packs: HashSet<Digest> = own
+            .chain(state.kept_packs.clone())
+            .chain(self.packs)
+            .collect();
+        let kept_packs = kept_packs(store, packs, &self.next)?;
         let difference = collect::difference(
             store,
             (before, &state.kept_packs),
             (&self.next, &kept_packs),
         )?;
         if self.options.dry_run {
-            collect::collect(store, state, before, now)?;
+            collect::collect(store, state, before, now, Unfinished::Stays)?;
             return Ok(Report {
                 state: state.clone(),
                 versions,
                 difference,
+                is_freed: true,
                 problems: Vec::new(),
             });
         }
@@ -202,7 +201,8 @@ impl Change<'_> {
         let state = commit::commit_versions(store, next, &self.next, self.changed_from)?;
         let names: Vec<String> = versions.iter().map(describe).collect();
         let _ = store.log(now, &format!("{what}: {}", names.join(", ")));
-        let collected = collect::collect(store, &state, &self.next, now);
+        let collected = collect::collect(store, &state, &self.next, now, Unfinished::Stays);
+        let is_freed = matches!(collected, Ok(true));
         let problems = collected.err().map(|error| {
             format!(
                 "What is not needed any more could not be removed: {}",
@@ -213,21 +213,19 @@ impl Change<'_> {
             state,
             versions,
             difference,
+            is_freed,
             problems: problems.into_iter().collect(),
         })
     }
 }
 
-/// Catalog packs of versions that are gone, or go, with pages that others need.
+/// Of these catalog packs those that versions need, but for their own.
 fn kept_packs(
     store: &Store,
-    state: &State,
-    before: &[Version],
+    mut doubtful: HashSet<Digest>,
     next: &[Version],
 ) -> Result<Vec<Digest>, Error> {
     let own: HashSet<Digest> = next.iter().filter_map(|version| version.pack).collect();
-    let mut doubtful: HashSet<Digest> = before.iter().filter_map(|version| version.pack).collect();
-    doubtful.extend(&state.kept_packs);
     doubtful.retain(|pack| !own.contains(pack));
     let (mut seen, mut kept) = (HashSet::new(), BTreeSet::new());
     if !doubtful.is_empty() {
@@ -287,7 +285,8 @@ pub fn undelete(
     monitor.step("joining what comes back", None);
     // The latest state that has a version holds it in the fewest steps.
     for retained in still_retained(&state, options.now).iter().rev() {
-        let then = store.versions(&store.state(retained.number)?)?;
+        let past = store.state(retained.number)?;
+        let then = store.versions(&past)?;
         let versions = store.versions(&state)?;
         let is_there = |seq: u64| versions.iter().any(|version| version.seq == seq);
         let returning: Vec<Version> = then
@@ -305,6 +304,11 @@ pub fn undelete(
             next,
             changed_from,
             retained: still_retained(&state, options.now),
+            packs: then
+                .iter()
+                .filter_map(|version| version.pack)
+                .chain(past.kept_packs)
+                .collect(),
             options,
         };
         let report = change.commit("brought back", returning)?;
@@ -318,6 +322,7 @@ pub fn undelete(
         state,
         versions: back,
         difference,
+        is_freed: true,
         problems,
     })
 }
@@ -362,24 +367,6 @@ fn merged(
     Ok((next, changed_from))
 }
 
-/// Frees what is deleted: nothing can be brought back afterwards. The caller holds the writers' lock.
-pub fn free(store: &Store, now: Timestamp, at_once: bool) -> Result<State, Error> {
-    collect::remove_temporaries(store)?;
-    let mut state = store.current()?;
-    if at_once && !state.retained.is_empty() {
-        let next = State {
-            number: state.number + 1,
-            time: now,
-            retained: Vec::new(),
-            ..state
-        };
-        state = commit::commit(store, next)?;
-        let _ = store.log(now, "freed what was deleted");
-    }
-    collect::collect(store, &state, &store.versions(&state)?, now)?;
-    Ok(state)
-}
-
 /// Pins a version or changes its note; without a note it is unpinned. The caller holds the writers' lock.
 pub fn pin(store: &Store, seq: u64, note: Option<&str>, now: Timestamp) -> Result<State, Error> {
     let state = store.current()?;
@@ -398,6 +385,7 @@ pub fn pin(store: &Store, seq: u64, note: Option<&str>, now: Timestamp) -> Resul
         ..state
     };
     let state = commit::commit(store, next)?;
-    collect::collect(store, &state, &store.versions(&state)?, now)?;
+    let versions = store.versions(&state)?;
+    collect::collect(store, &state, &versions, now, Unfinished::Stays)?;
     Ok(state)
 }

@@ -1,7 +1,8 @@
 //! Restoring over a tree that is in use: only what differs is written. First everything is compared, then all that is to be
 //! written is made and proved beside the tree, then it takes its places.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, Mode, OFlags};
@@ -16,6 +17,7 @@ use crate::error::{Error, printable};
 use crate::report::Monitor;
 use crate::store::Store;
 use crate::tree::beneath::DIR_FLAGS;
+use crate::tree::mount;
 use crate::tree::overlay::{Changed, Overlay};
 use crate::tree::owners::{LocalOwners, OwnerRule};
 use crate::tree::select::Selection;
@@ -87,12 +89,26 @@ impl<'a> InPlace<'a> {
             kept.below.clone_from(&below);
         }
         over.selection.below = below;
-        let wrap = |error| Error::file("prepare", options.target, error);
-        stage::remove_leftovers(&root).map_err(wrap)?;
+        // What other restores have staged is no part of the tree.
+        over.selection.exclude.push(format!("{}*", stage::PREFIX));
+        // From here on by the handle: the path may come to lead elsewhere.
+        let walked = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
         monitor.step("comparing", Some(version.size_bytes));
-        let mut plan = Plan::of(&wanted, &target, &over.selection, options.owners, monitor)?;
+        let mounts = mount::points_below(&target);
+        let mut plan = Plan::of(
+            &wanted,
+            &walked,
+            mounts,
+            &over.selection,
+            options.owners,
+            monitor,
+        )?;
         if let Some(kept) = &over.removes {
-            plan.spare(&target, kept)?;
+            plan.spare(&walked, kept)?;
+        }
+        if options.choice.since.is_some() {
+            // What was not changed since then was not looked for.
+            plan.extras.clear();
         }
         plan.refuse_obstacles(over.removes.is_some())?;
         Ok(Self {
@@ -223,6 +239,14 @@ impl<'a> InPlace<'a> {
 /// The directory that is restored to: for a version of one file that may be the file itself.
 fn open_target(version: &Version, target: &Path) -> Result<(PathBuf, OwnedFd), Error> {
     let wrap = |error| Error::file("open", target, error);
+    let meta = target.symlink_metadata().map_err(wrap)?;
+    let own = [0, rustix::process::geteuid().as_raw()];
+    if meta.is_symlink() && !own.contains(&meta.uid()) {
+        return Err(Error::Refused(format!(
+            "{} is a link that somebody else made; name the directory itself",
+            target.display()
+        )));
+    }
     let mut real = target.canonicalize().map_err(wrap)?;
     if !real.is_dir() {
         let name = real.file_name().map(std::os::unix::ffi::OsStrExt::as_bytes);

@@ -9,7 +9,6 @@ use crate::error::{Error, StoreError, printable, with_causes};
 use crate::ops::live::{Difference, Live, Seen};
 use crate::report::Monitor;
 use crate::tree::found::{Found, Step};
-use crate::tree::mount;
 use crate::tree::owners::{LocalOwners, OwnerRule};
 use crate::tree::select::{Selection, is_below};
 use crate::tree::walk::Walk;
@@ -47,16 +46,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Compares a tree with what is wanted.
+    /// Compares a tree with what is wanted. `mounts` are the mount points below it.
     pub fn of(
         wanted: &Wanted<'_>,
         root: &Path,
+        mounts: Vec<Vec<u8>>,
         selection: &Selection,
         owners: OwnerRule,
         monitor: &dyn Monitor,
     ) -> Result<Self, Error> {
         let mut plan = Self {
-            mounts: mount::points_below(root),
+            mounts,
             ..Self::default()
         };
         let mounts = plan.mounts.clone();
@@ -170,13 +170,18 @@ impl Plan {
             }
         }
         let (mounts, used_mounts, unknown) = (&self.mounts, &self.used_mounts, &self.unknown);
-        self.extras.retain(|(path, _)| {
-            let is_mount = mounts.binary_search(path).is_ok();
-            let is_foreign =
-                innermost(mounts, path).is_some_and(|mount| !used_mounts.contains(mount));
-            let is_unknown = unknown.iter().any(|unknown| is_below(unknown, path));
-            kept.contains(path) && !is_mount && !is_foreign && !is_unknown
-        });
+        let (goes, stays) = std::mem::take(&mut self.extras)
+            .into_iter()
+            .partition(|(path, _)| {
+                let is_mount = mounts.binary_search(path).is_ok();
+                let is_foreign =
+                    innermost(mounts, path).is_some_and(|mount| !used_mounts.contains(mount));
+                let is_unknown = unknown.iter().any(|unknown| is_below(unknown, path));
+                kept.contains(path) && !is_mount && !is_foreign && !is_unknown
+            });
+        let stays: Vec<(Vec<u8>, bool)> = stays;
+        self.extras = goes;
+        self.unknown.extend(stays.into_iter().map(|(path, _)| path));
         Ok(())
     }
 
