@@ -532,3 +532,46 @@ fn h8_a_killed_restore_leaves_whole_files_and_is_made_good_by_the_next() {
     println!("H8: killed in {killed} of 20 restores in place, all made good");
     assert!(killed > 0);
 }
+
+#[test]
+fn what_delete_must_not_touch_is_known_or_it_is_refused() {
+    let home = Home::new();
+    let src = tree(&home);
+    // What backups leave out stands where the version has a file.
+    fs::remove_file(src.join("docs/other")).unwrap();
+    fs::create_dir(src.join("docs/other")).unwrap();
+    fs::write(src.join("docs/other/precious.iso"), "precious").unwrap();
+    home.configure_source("s", "EXCLUDE = [", "EXCLUDE = [\"*.iso\", ");
+    let before = told(&src);
+    let target = src.to_str().unwrap();
+    let args = ["restore", "--in-place", "--delete", "s", target];
+    home.run(&args).ends(1).complains("move it away");
+    assert_eq!(told(&src), before);
+    // A link that somebody else made leads elsewhere.
+    if is_root() {
+        let link = home.path("link");
+        symlink(&src, &link).unwrap();
+        tool("chown", &["-h", "65534", link.to_str().unwrap()]);
+        let args = ["restore", "--in-place", "s", link.to_str().unwrap()];
+        home.run(&args).ends(1).complains("somebody else made");
+        assert_eq!(told(&src), before);
+        // A directory of root's that somebody named like ours is none of ours.
+        let theirs = src.join(".btw-restore-1");
+        fs::create_dir(&theirs).unwrap();
+        fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(theirs.join("secret"), "secret").unwrap();
+        fs::remove_dir_all(src.join("docs/other")).unwrap();
+        home.run(&["restore", "--in-place", "--delete", "s", target])
+            .ends(0);
+        assert_eq!(fs::read(theirs.join("secret")).unwrap(), b"secret");
+    }
+    // Without the source's configuration nobody knows what is left out.
+    for entry in fs::read_dir(home.path("conf")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+    home.run(&args).ends(1).complains("says what backups of");
+    home.run(&["restore", "--in-place", "s", target]).ends(0);
+}
