@@ -121,7 +121,7 @@ pub enum Command {
     Restore(Restore),
     /// Thin out old versions by rules, from the command line or RETENTION in the configuration
     #[command(
-        after_help = "Examples:\n  btw-backup prune --dry-run --keep-daily 7 --keep-monthly 12 home   which would go, and why the others stay\n  btw-backup prune --partitioned 1d,7d,28d home\n\nWhat any rule keeps stays; so do pinned versions and the newest complete one. Ages count from the newest version."
+        after_help = "Examples:\n  btw-backup prune --dry-run --keep-daily 7 --keep-monthly 12 home   which would go, and why the others stay\n  btw-backup prune --partitioned 1d,7d,28d home\n\nWhat any rule keeps stays; so do pinned versions, the newest and the newest complete one. Ages count from the newest version."
     )]
     Prune(Prune),
     /// Show the versions over time, and what rules would keep

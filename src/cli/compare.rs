@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::rows::{SCHEMA, VersionName};
 use super::{Context, owner, stores};
 use crate::config::general::General;
-use crate::config::workdir::{Workdir, normal};
+use crate::config::workdir::normal;
 use crate::error::{Error, printable};
 use crate::ops::compare;
 use crate::ops::live::Difference;
@@ -48,8 +48,7 @@ fn word(difference: &Difference) -> &'static str {
 /// What backups keep of a source.
 pub fn selection(context: &Context, general: &General, source: &Path) -> Result<Selection, Error> {
     let mut selection = Selection::default();
-    if let Some(work) = Workdir::find(&context.config_dir, source)? {
-        owner::refuse_foreign_workdir(&work)?;
+    if let Some(work) = owner::trusted_workdir(context, source)? {
         selection = work.config()?.selection;
         let seen = std::fs::metadata(work.seen_dir()).ok();
         selection

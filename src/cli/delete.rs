@@ -1,13 +1,10 @@
 //! `delete`, `undelete`, `gc`, `pin`, `unpin`: versions go, come back, or stay.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::deletion_args::{Delete, Gc, Pin, Undelete, Unpin};
+use super::deletion_args::{Changing, Delete, Gc, Pin, Undelete, Unpin};
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
@@ -15,8 +12,8 @@ use super::progress::Progress;
 use super::rows::ranges;
 use super::stores::Opened;
 use super::{Context, owner, stores};
-use crate::catalog::Version;
 use crate::catalog::version::{describe, resolve};
+use crate::catalog::{StoreType, Version};
 use crate::config::source::SourceConfig;
 use crate::config::workdir::{Seen, Workdir};
 use crate::error::Error;
@@ -39,22 +36,14 @@ pub struct Target {
 
 impl Target {
     /// Opens and locks an existing store.
-    pub fn open(
-        context: &Context,
-        dst: &str,
-        user: Option<&str>,
-        wait: bool,
-    ) -> Result<Self, Error> {
+    pub fn open(context: &Context, changing: &Changing) -> Result<Self, Error> {
+        let Changing { wait, user, dst } = changing;
         let general = stores::existing_config(context)?;
-        let ownership = owner::of_store(context, None, user, dst)?;
+        let ownership = owner::of_store(context, None, user.as_deref(), dst)?;
         // It must be there: opening it to write would make it.
         let state = stores::open_trusted(&general, dst, &ownership)?.current()?;
-        let source = Path::new(OsStr::from_bytes(&state.source));
-        let work = Workdir::find(&context.config_dir, source)?;
-        if let Some(work) = &work {
-            owner::refuse_foreign_workdir(work)?;
-        }
-        let opened = stores::open_to_write(&general, dst, &ownership, wait)?;
+        let work = owner::trusted_workdir(context, state.source_path())?;
+        let opened = stores::open_to_write(&general, dst, &ownership, *wait)?;
         Ok(Self {
             opened,
             work,
@@ -78,7 +67,8 @@ impl Target {
             return Ok(SignedDuration::ZERO);
         }
         let config = self.config()?;
-        Ok(config.map_or(SignedDuration::from_hours(24), |config| config.grace))
+        let config = config.unwrap_or_else(|| SourceConfig::new(StoreType::Rdiff));
+        Ok(config.grace)
     }
 
     /// Remembers the state, so that an older copy of the store is known for what it is.
@@ -106,19 +96,19 @@ pub fn options(grace: SignedDuration, dry_run: bool) -> Options {
 }
 
 pub fn delete(context: &Context, args: &Delete) -> Result<Exit, Error> {
-    let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
+    let target = Target::open(context, &args.changing)?;
     let store = target.store();
     let versions = store.versions(&store.current()?)?;
-    let doomed = named(&args.versions, &versions, &args.dst)?;
+    let doomed = named(&args.versions, &versions, &args.changing.dst)?;
     let options = options(target.grace(args.now)?, args.dry_run);
     let progress = Progress::new(context.output);
     let report = space::with_reserve(store, options.now, || {
         delete::delete(store, &doomed, &options, &progress)
     })?;
     if !args.dry_run {
-        target.remember(&args.dst, &report.state)?;
+        target.remember(&args.changing.dst, &report.state)?;
     }
-    Ok(tell(context, &args.dst, &report, &options))
+    Ok(tell(context, &args.changing.dst, &report, &options))
 }
 
 /// Says what was deleted, or would be.
@@ -151,11 +141,15 @@ pub fn tell(context: &Context, dst: &str, report: &Report, options: &Options) ->
     context.output.info(&format!(
         "{dst}: {names} {what}; the store takes {bytes}{when}"
     ));
-    report
-        .problems
-        .iter()
-        .for_each(|problem| Output::warning(problem));
-    Exit::done(&report.problems)
+    warn(&report.problems)
+}
+
+/// Says what went wrong, and what that means for the exit status.
+pub fn warn(problems: &[String]) -> Exit {
+    for problem in problems {
+        Output::warning(problem);
+    }
+    Exit::done(problems)
 }
 
 /// One or two versions with their times, of more the numbers.
@@ -214,7 +208,7 @@ fn exact(name: &str) -> Option<When> {
 }
 
 pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
-    let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
+    let target = Target::open(context, &args.changing)?;
     let (store, now) = (target.store(), Timestamp::now());
     let found = delete::deleted(store, &store.current()?, now)?;
     if args.dry_run || found.is_empty() {
@@ -222,14 +216,14 @@ pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
             let until = local(*until);
             context.output.info(&format!(
                 "{}: {} can come back until {until}",
-                args.dst,
+                args.changing.dst,
                 describe(version)
             ));
         }
         if found.is_empty() {
             return Err(Error::Refused(format!(
                 "{}: there is nothing to bring back",
-                args.dst
+                args.changing.dst
             )));
         }
         return Ok(Exit::Done);
@@ -238,27 +232,23 @@ pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
     let wanted = if args.versions.is_empty() {
         gone.iter().map(|version| version.seq).collect()
     } else {
-        named(&args.versions, &gone, &args.dst)?
+        named(&args.versions, &gone, &args.changing.dst)?
     };
     let options = options(SignedDuration::ZERO, false);
     let report = delete::undelete(store, &wanted, &options, &Progress::new(context.output))?;
-    target.remember(&args.dst, &report.state)?;
+    target.remember(&args.changing.dst, &report.state)?;
     let names = names(&report.versions);
     context
         .output
-        .info(&format!("{}: {names} brought back", args.dst));
-    report
-        .problems
-        .iter()
-        .for_each(|problem| Output::warning(problem));
-    Ok(Exit::done(&report.problems))
+        .info(&format!("{}: {names} brought back", args.changing.dst));
+    Ok(warn(&report.problems))
 }
 
 pub fn gc(context: &Context, args: &Gc) -> Result<Exit, Error> {
-    let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
+    let target = Target::open(context, &args.changing)?;
     let (store, now) = (target.store(), Timestamp::now());
     let (state, is_freed) = space::with_reserve(store, now, || space::free(store, now, args.now))?;
-    target.remember(&args.dst, &state)?;
+    target.remember(&args.changing.dst, &state)?;
     let retained = state.retained.iter().map(|kept| kept.until);
     let until = retained.filter(|until| *until > now).max();
     let text = match (until, is_freed) {
@@ -269,46 +259,37 @@ pub fn gc(context: &Context, args: &Gc) -> Result<Exit, Error> {
         ),
         (None, true) => "what no version needs is removed".to_owned(),
     };
-    context.output.info(&format!("{}: {text}", args.dst));
+    context
+        .output
+        .info(&format!("{}: {text}", args.changing.dst));
     Ok(Exit::Done)
 }
 
 pub fn pin(context: &Context, args: &Pin) -> Result<Exit, Error> {
     let note = args.note.as_deref().unwrap_or_default();
-    set_pins(
-        context,
-        &args.dst,
-        args.user.as_deref(),
-        &args.versions,
-        Some(note),
-    )
+    set_pins(context, &args.changing, &args.versions, Some(note))
 }
 
 pub fn unpin(context: &Context, args: &Unpin) -> Result<Exit, Error> {
-    set_pins(
-        context,
-        &args.dst,
-        args.user.as_deref(),
-        &args.versions,
-        None,
-    )
+    set_pins(context, &args.changing, &args.versions, None)
 }
 
 fn set_pins(
     context: &Context,
-    dst: &str,
-    user: Option<&str>,
+    changing: &Changing,
     names: &[String],
     note: Option<&str>,
 ) -> Result<Exit, Error> {
-    let target = Target::open(context, dst, user, false)?;
+    let (target, dst) = (Target::open(context, changing)?, &changing.dst);
     let store = target.store();
     let versions = store.versions(&store.current()?)?;
-    for seq in named(names, &versions, dst)? {
-        let state = delete::pin(store, seq, note, Timestamp::now())?;
-        target.remember(dst, &state)?;
-        let what = if note.is_some() { "pinned" } else { "unpinned" };
-        context.output.info(&format!("{dst}: v{seq} {what}"));
-    }
+    let seqs = named(names, &versions, dst)?;
+    let state = delete::pin(store, &seqs, note, Timestamp::now())?;
+    target.remember(dst, &state)?;
+    let what = if note.is_some() { "pinned" } else { "unpinned" };
+    let seqs: Vec<u64> = seqs.into_iter().collect();
+    context
+        .output
+        .info(&format!("{dst}: {} {what}", ranges(&seqs)));
     Ok(Exit::Done)
 }

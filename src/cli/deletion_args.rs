@@ -4,6 +4,19 @@ use std::path::PathBuf;
 
 use crate::config::retention::Retention;
 
+/// A store in which versions go, come back or are pinned.
+#[derive(clap::Args)]
+pub struct Changing {
+    /// Wait while another run uses the store
+    #[arg(long)]
+    pub wait: bool,
+    /// Whose the store is, if it is not root's and root changes it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// The store, a path below `ROOT_PATH`
+    pub dst: String,
+}
+
 #[derive(clap::Args)]
 pub struct Prune {
     #[command(flatten)]
@@ -17,14 +30,8 @@ pub struct Prune {
     /// For programs
     #[arg(long)]
     pub json: bool,
-    /// Wait while another run uses the store
-    #[arg(long)]
-    pub wait: bool,
-    /// Whose the store is, if it is not root's and root prunes it
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`
-    pub dst: String,
+    #[command(flatten)]
+    pub changing: Changing,
 }
 
 #[derive(clap::Args)]
@@ -35,14 +42,8 @@ pub struct Delete {
     /// Free the space at once: what goes cannot be brought back
     #[arg(long)]
     pub now: bool,
-    /// Wait while another run uses the store
-    #[arg(long)]
-    pub wait: bool,
-    /// Whose the store is, if it is not root's and root deletes in it
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`
-    pub dst: String,
+    #[command(flatten)]
+    pub changing: Changing,
     /// v3, v3-v7, latest, latest~2
     #[arg(required = true)]
     pub versions: Vec<String>,
@@ -53,14 +54,8 @@ pub struct Undelete {
     /// Only say what can come back, and until when
     #[arg(long)]
     pub dry_run: bool,
-    /// Wait while another run uses the store
-    #[arg(long)]
-    pub wait: bool,
-    /// Whose the store is, if it is not root's
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`
-    pub dst: String,
+    #[command(flatten)]
+    pub changing: Changing,
     /// Which versions, as with delete [default: all that can]
     pub versions: Vec<String>,
 }
@@ -70,14 +65,8 @@ pub struct Gc {
     /// Free what can still be brought back, too
     #[arg(long)]
     pub now: bool,
-    /// Wait while another run uses the store
-    #[arg(long)]
-    pub wait: bool,
-    /// Whose the store is, if it is not root's
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`
-    pub dst: String,
+    #[command(flatten)]
+    pub changing: Changing,
 }
 
 #[derive(clap::Args)]
@@ -85,11 +74,8 @@ pub struct Pin {
     /// Why, to be shown with it
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
-    /// Whose the store is, if it is not root's
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`
-    pub dst: String,
+    #[command(flatten)]
+    pub changing: Changing,
     /// v3, v3-v7, latest, latest~2
     #[arg(required = true)]
     pub versions: Vec<String>,
@@ -97,11 +83,8 @@ pub struct Pin {
 
 #[derive(clap::Args)]
 pub struct Unpin {
-    /// Whose the store is, if it is not root's
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`
-    pub dst: String,
+    #[command(flatten)]
+    pub changing: Changing,
     /// v3, v3-v7, latest, latest~2
     #[arg(required = true)]
     pub versions: Vec<String>,

@@ -1,9 +1,5 @@
 //! `restore --in-place`: bring a tree that is in use to what a version says.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::args::Restore;
@@ -13,9 +9,8 @@ use super::output::{Output, unwritten};
 use super::progress::Progress;
 use super::rows::{SCHEMA, VersionName};
 use super::stores::Read;
-use super::{Context, restore as fresh, stores};
+use super::{Context, owner, restore as fresh, stores};
 use crate::catalog::version::describe;
-use crate::config::workdir::Workdir;
 use crate::error::{Error, printable};
 use crate::ops::restore::{Action, Choice, InPlace, Over};
 use crate::tree::select::Selection;
@@ -42,8 +37,8 @@ pub fn run(
 ) -> Result<Exit, Error> {
     fresh::refuse_stores(&args.target)?;
     let general = stores::existing_config(context)?;
-    let source = Path::new(OsStr::from_bytes(&read.state.source));
-    if args.delete && Workdir::find(&context.config_dir, source)?.is_none() {
+    let source = read.state.source_path();
+    if args.delete && owner::trusted_workdir(context, source)?.is_none() {
         return Err(Error::Refused(format!(
             "Nothing here says what backups of {} leave out, and --delete must not remove that: set it up as before with btw-backup fs-init, or restore without --delete",
             source.display()

@@ -104,6 +104,13 @@ pub fn refuse_foreign_config(context: &Context) -> Result<(), Error> {
         .try_for_each(|path| refuse_writable(&path, [None, None]))
 }
 
+/// A source's working directory, if it has one here and root may trust it.
+pub fn trusted_workdir(context: &Context, source: &Path) -> Result<Option<Workdir>, Error> {
+    let work = Workdir::find(&context.config_dir, source)?;
+    work.iter().try_for_each(refuse_foreign_workdir)?;
+    Ok(work)
+}
+
 /// The same for a source's working directory.
 pub fn refuse_foreign_workdir(work: &Workdir) -> Result<(), Error> {
     let names = ["config.toml", "config.py", "seen"];

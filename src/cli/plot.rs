@@ -1,9 +1,5 @@
 //! `plot`: the versions of a store over time; what a policy would keep, now or in the long run.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -14,9 +10,8 @@ use super::draw::{self, Dot, Picture};
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::{Output, unwritten};
-use super::stores;
+use super::{owner, stores};
 use crate::catalog::Version;
-use crate::config::workdir::Workdir;
 use crate::error::Error;
 use crate::ops::delete::prune::verdicts;
 use crate::plan::retention::{Policy, Simulation, Verdict, simulate, words};
@@ -64,8 +59,7 @@ pub fn run(context: &Context, args: &Plot) -> Result<Exit, Error> {
 
 /// The rules that are applied after each backup of the store's source.
 fn configured(context: &Context, read: &stores::Read) -> Result<Option<Policy>, Error> {
-    let source = Path::new(OsStr::from_bytes(&read.state.source));
-    let work = Workdir::find(&context.config_dir, source)?;
+    let work = owner::trusted_workdir(context, read.state.source_path())?;
     let config = work.map(|work| work.config()).transpose()?;
     Ok(config.and_then(|config| config.retention))
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::Context;
-use super::delete::{Target, options, tell};
+use super::delete::{Target, options, tell, warn};
 use super::deletion_args::Prune;
 use super::exit::Exit;
 use super::fs::output_bytes;
@@ -19,7 +19,7 @@ use crate::catalog::version::describe;
 use crate::error::Error;
 use crate::format::state::State;
 use crate::ops::delete::prune::verdicts;
-use crate::ops::delete::{self, Report, space};
+use crate::ops::delete::{self, Options, Report, space};
 use crate::plan::retention::{Policy, Verdict};
 use crate::store::Store;
 
@@ -42,7 +42,7 @@ struct Answer {
 }
 
 pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
-    let target = Target::open(context, &args.dst, args.user.as_deref(), args.wait)?;
+    let target = Target::open(context, &args.changing)?;
     let policy = if args.retention.is_empty() {
         let configured = target.config()?.and_then(|config| config.retention);
         configured.ok_or_else(|| {
@@ -51,51 +51,66 @@ pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
     } else {
         args.retention.policy().map_err(Error::Usage)?
     };
-    let store = target.store();
-    let state = store.current()?;
-    let versions = store.versions(&state)?;
-    let now = Timestamp::now();
-    let verdicts = verdicts(store, &state, &versions, &policy, now, &TimeZone::system())?;
-    let doomed = doomed(&verdicts);
     let options = options(target.grace(args.now)?, args.dry_run);
-    let report = if doomed.is_empty() {
-        None
-    } else {
-        let progress = Progress::new(context.output);
-        Some(space::with_reserve(store, options.now, || {
-            delete::delete(store, &doomed, &options, &progress)
-        })?)
-    };
+    let Thinned {
+        versions,
+        verdicts,
+        report,
+    } = thin(context, target.store(), &policy, &options)?;
     if let Some(report) = report.as_ref().filter(|_| !args.dry_run) {
-        target.remember(&args.dst, &report.state)?;
+        target.remember(&args.changing.dst, &report.state)?;
     }
     if args.json {
         let answer = answer(&versions, &verdicts, report.as_ref(), args.dry_run);
         Output::answer(&format!("{answer}\n"))?;
     } else if args.dry_run || context.output.verbose {
-        show(&versions, &verdicts, report.as_ref())?;
+        show(&versions, &verdicts)?;
     }
-    if args.json {
-        let problems = report.iter().flat_map(|report| &report.problems);
-        problems.for_each(|problem| Output::warning(problem));
+    if args.dry_run && !args.json {
+        Output::answer(&summary(&verdicts, report.as_ref()))?;
     }
     Ok(match report {
-        Some(report) if args.json => Exit::done(&report.problems),
+        Some(report) if args.json => warn(&report.problems),
         _ if args.json || args.dry_run => Exit::Done,
         None => {
             let count = versions.len();
             context
                 .output
-                .info(&format!("{}: all {count} versions stay", args.dst));
+                .info(&format!("{}: all {count} versions stay", args.changing.dst));
             Exit::Done
         }
-        Some(report) => tell(context, &args.dst, &report, &options),
+        Some(report) => tell(context, &args.changing.dst, &report, &options),
     })
 }
 
-fn doomed(verdicts: &[Verdict]) -> BTreeSet<u64> {
+/// What a policy meant for a store.
+struct Thinned {
+    versions: Vec<Version>,
+    verdicts: Vec<Verdict>,
+    /// `None` if everything stays.
+    report: Option<Report>,
+}
+
+fn thin(
+    context: &Context,
+    store: &Store,
+    policy: &Policy,
+    options: &Options,
+) -> Result<Thinned, Error> {
+    let state = store.current()?;
+    let versions = store.versions(&state)?;
+    let zone = TimeZone::system();
+    let verdicts = verdicts(store, &state, &versions, policy, options.now, &zone)?;
     let goes = verdicts.iter().filter(|verdict| !verdict.stays);
-    goes.map(|verdict| verdict.seq).collect()
+    let doomed: BTreeSet<u64> = goes.map(|verdict| verdict.seq).collect();
+    let progress = Progress::new(context.output);
+    let delete = || delete::delete(store, &doomed, options, &progress);
+    let report = (!doomed.is_empty()).then(|| space::with_reserve(store, options.now, delete));
+    Ok(Thinned {
+        versions,
+        verdicts,
+        report: report.transpose()?,
+    })
 }
 
 /// Thins out a store after a backup.
@@ -105,21 +120,12 @@ pub fn after_backup(
     policy: &Policy,
     grace: SignedDuration,
 ) -> Result<Option<(State, Exit)>, Error> {
-    let state = store.current()?;
-    let versions = store.versions(&state)?;
-    let now = Timestamp::now();
-    let verdicts = verdicts(store, &state, &versions, policy, now, &TimeZone::system())?;
-    let doomed = doomed(&verdicts);
-    if doomed.is_empty() {
-        return Ok(None);
-    }
     let options = options(grace, false);
-    let progress = Progress::new(context.output);
-    let report = space::with_reserve(store, options.now, || {
-        delete::delete(store, &doomed, &options, &progress)
-    })?;
-    let exit = tell(context, store.name(), &report, &options);
-    Ok(Some((report.state, exit)))
+    let thinned = thin(context, store, policy, &options)?;
+    Ok(thinned.report.map(|report| {
+        let exit = tell(context, store.name(), &report, &options);
+        (report.state, exit)
+    }))
 }
 
 fn answer(
@@ -143,23 +149,26 @@ fn answer(
     serde_json::to_string_pretty(&answer).expect("plain data")
 }
 
-fn show(versions: &[Version], verdicts: &[Verdict], report: Option<&Report>) -> Result<(), Error> {
+fn show(versions: &[Version], verdicts: &[Verdict]) -> Result<(), Error> {
     Output::answer_with(|out| {
         for (version, verdict) in versions.iter().zip(verdicts) {
             let word = if verdict.stays { "stays" } else { "goes " };
             let reasons = verdict.reasons.join(", ");
             writeln!(out, "{word}  {}: {reasons}", describe(version)).map_err(unwritten)?;
         }
-        let goes = verdicts.iter().filter(|verdict| !verdict.stays).count();
-        let (gone, new) = report.map_or((0, 0), |report| {
-            (report.difference.gone_bytes, report.difference.new_bytes)
-        });
-        let (freed, needed) = (output_bytes(gone.saturating_sub(new)), output_bytes(new));
-        let stays = verdicts.len() - goes;
-        writeln!(
-            out,
-            "{goes} versions would go, {stays} stay; {freed} would be freed; until then it needs {needed}"
-        )
-        .map_err(unwritten)
+        Ok(())
     })
+}
+
+/// What a dry run comes to.
+fn summary(verdicts: &[Verdict], report: Option<&Report>) -> String {
+    let goes = verdicts.iter().filter(|verdict| !verdict.stays).count();
+    let (gone, new) = report.map_or((0, 0), |report| {
+        (report.difference.gone_bytes, report.difference.new_bytes)
+    });
+    let (freed, needed) = (output_bytes(gone.saturating_sub(new)), output_bytes(new));
+    let stays = verdicts.len() - goes;
+    format!(
+        "{goes} versions would go, {stays} stay; {freed} would be freed; until then it needs {needed}\n"
+    )
 }

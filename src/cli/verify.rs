@@ -1,9 +1,5 @@
 //! `verify`: proof that what is stored is what was stored.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -13,9 +9,8 @@ use super::fs::output_bytes;
 use super::output::Output;
 use super::progress::Progress;
 use super::rows::{SCHEMA, VersionName, ranges};
-use super::{Context, stores};
+use super::{Context, owner, stores};
 use crate::catalog::version::describe;
-use crate::config::workdir::Workdir;
 use crate::error::{Error, printable};
 use crate::ops::verify::{self, Broken, Fault, Report};
 use crate::store::Store;
@@ -141,9 +136,8 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
 
 /// What is wrong if this is not the store, or an older state of it, that this machine used last.
 fn rolled_back(context: &Context, store: &Store, name: &str) -> Result<Option<String>, Error> {
-    let source = store.current()?.source;
-    let source = Path::new(OsStr::from_bytes(&source));
-    let seen = match Workdir::find(&context.config_dir, source)? {
+    let work = owner::trusted_workdir(context, store.current()?.source_path())?;
+    let seen = match work {
         Some(work) => work.seen(name)?,
         None => None,
     };

@@ -4,7 +4,10 @@
 //! small. The checksum is SHA-256, because `sha256sum` is part of coreutils: people check a state by hand with
 //! `head -n -1 STATE | sha256sum`.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -63,6 +66,13 @@ pub struct Pin {
     pub seq: u64,
     /// What the user noted; may be empty.
     pub note: String,
+}
+
+impl State {
+    /// The source's path.
+    pub fn source_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.source))
+    }
 }
 
 /// A file that holds a run of older versions.

@@ -302,3 +302,48 @@ fn i8_what_is_deleted_comes_back_while_the_grace_period_lasts() {
     }
     println!("I8: {back} deleted versions brought back, all identical");
 }
+
+#[test]
+fn c9_what_an_interrupted_backup_staged_outlives_deletions() {
+    let history = History::new(3);
+    let src = source(&history.dir);
+    std::fs::write(src.join("new"), crate::world::text(77, 400_000)).unwrap();
+    let options = options(&src, 200, 3, 1);
+    let trial = history.disk.fork();
+    run(Arc::new(trial.clone()), &options).unwrap();
+    let staged = |disk: &SimDisk| -> Vec<String> {
+        let contents = disk.contents();
+        let is_record = |path: &&String| path.starts_with("staging/") && !path.contains("tmp-");
+        let names = contents.keys().filter(is_record);
+        names.cloned().collect()
+    };
+    // The first crash that leaves whole objects behind.
+    let crashed = (1..trial.calls()).map(|at| {
+        let disk = history.disk.fork();
+        disk.set_fault(Some(Fault::Crash { at }));
+        let _ = run(Arc::new(disk.clone()), &options);
+        disk.after_crash(Survival::Everything)
+    });
+    let disk = crashed
+        .into_iter()
+        .find(|disk| staged(disk).len() > 2)
+        .unwrap();
+    let before = staged(&disk);
+    let store = Store::new(Arc::new(disk.clone()), "sim");
+    let all: BTreeSet<u64> = history.all.keys().copied().collect();
+    for doomed in [all, BTreeSet::from([4]), BTreeSet::from([VERSIONS])] {
+        let _ = space::with_reserve(&store, now(), || {
+            delete::delete(&store, &doomed, &how(0, false), &Silent)
+        });
+        let now = staged(&disk);
+        assert!(before.iter().all(|name| now.contains(name)), "{doomed:?}");
+    }
+    delete::pin(&store, &BTreeSet::from([2]), Some("kept"), now()).unwrap();
+    assert!(!staged(&disk).is_empty());
+    run(Arc::new(disk.clone()), &options).unwrap();
+    assert_eq!(left(&disk), Vec::<String>::new());
+    let gone = BTreeSet::from([4, VERSIONS]);
+    let mut found = found(&disk);
+    found.retain(|seq, _| *seq <= VERSIONS);
+    assert_eq!(found, history.survivors(&gone));
+}

@@ -8,7 +8,7 @@ pub mod prune;
 mod relink;
 pub mod space;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -69,7 +69,7 @@ pub fn delete(
         base: &versions,
         knobs: options.knobs,
     };
-    let mut next: Vec<Version> = Vec::new();
+    let mut next: VecDeque<Version> = VecDeque::new();
     let mut changed_from = u64::MAX;
     monitor.step("joining what stays", None);
     for (index, version) in versions.iter().enumerate().rev() {
@@ -80,13 +80,12 @@ pub fn delete(
         let follows = versions.get(index + 1);
         let survivor = if follows.is_some_and(|follows| doomed.contains(&follows.seq)) {
             changed_from = version.seq;
-            relinker.relinked(index, &newest_last(&next))?
+            relinker.relinked(index, next.make_contiguous())?
         } else {
             version.clone()
         };
-        next.push(survivor);
+        next.push_front(survivor);
     }
-    next.reverse();
     let mut retained = still_retained(&state, options.now);
     if options.grace > SignedDuration::ZERO {
         retained.push(Retained {
@@ -102,18 +101,13 @@ pub fn delete(
     let change = Change {
         store,
         before: (&state, &versions),
-        next,
+        next: next.into(),
         changed_from,
         retained,
         packs: HashSet::new(),
         options,
     };
     change.commit("deleted", deleted)
-}
-
-/// The versions from the next newer one on, for a list that is made from the newest to the oldest.
-fn newest_last(made: &[Version]) -> Vec<Version> {
-    made.iter().rev().cloned().collect()
 }
 
 fn refuse(
@@ -346,12 +340,12 @@ fn merged(
         let index = versions.iter().position(|version| version.seq == seq)?;
         Some(versions.get(index + 1).map(|next| next.seq))
     };
-    let mut next: Vec<Version> = Vec::new();
+    let mut next: VecDeque<Version> = VecDeque::new();
     let mut changed_from = u64::MAX;
     for version in all.into_iter().rev() {
-        let follows = next.last().map(|next| next.seq);
+        let follows = next.front().map(|next| next.seq);
         if followed_by(version.seq) == Some(follows) {
-            next.push(version.clone());
+            next.push_front(version.clone());
             continue;
         }
         changed_from = version.seq;
@@ -361,21 +355,28 @@ fn merged(
                 describe(version)
             )));
         };
-        next.push(relinker.relinked(index, &newest_last(&next))?);
+        let joined = relinker.relinked(index, next.make_contiguous())?;
+        next.push_front(joined);
     }
-    next.reverse();
-    Ok((next, changed_from))
+    Ok((next.into(), changed_from))
 }
 
-/// Pins a version or changes its note; without a note it is unpinned. The caller holds the writers' lock.
-pub fn pin(store: &Store, seq: u64, note: Option<&str>, now: Timestamp) -> Result<State, Error> {
+/// Pins versions or changes their notes; without a note they are unpinned. The caller holds the writers' lock.
+pub fn pin(
+    store: &Store,
+    seqs: &BTreeSet<u64>,
+    note: Option<&str>,
+    now: Timestamp,
+) -> Result<State, Error> {
     let state = store.current()?;
     let mut pins = state.pins.clone();
-    pins.retain(|pin| pin.seq != seq);
-    pins.extend(note.map(|note| Pin {
-        seq,
-        note: note.to_owned(),
-    }));
+    pins.retain(|pin| !seqs.contains(&pin.seq));
+    if let Some(note) = note {
+        pins.extend(seqs.iter().map(|seq| Pin {
+            seq: *seq,
+            note: note.to_owned(),
+        }));
+    }
     pins.sort_by_key(|pin| pin.seq);
     let next = State {
         number: state.number + 1,

@@ -17,24 +17,25 @@ pub fn with_reserve<T>(
         |result: &Result<T, Error>| matches!(result, Err(Error::Store(StoreError::Full { .. })));
     let mut freed = free();
     if is_full(&freed) && store.release_reserve() {
-        let _ = give_up(store, now);
+        let _ = give_up(store, now, Unfinished::Goes);
         freed = free();
     }
     match &freed {
         // Where there is still no room, the next run tries again.
         Ok(_) => drop(store.keep_reserve()),
         // What was written for it takes room that others need.
-        Err(_) => drop(give_up(store, now)),
+        Err(_) if is_full(&freed) => drop(give_up(store, now, Unfinished::Goes)),
+        Err(_) => drop(give_up(store, now, Unfinished::Stays)),
     }
     freed
 }
 
-/// Removes what a deletion that failed has written, and on the way what an interrupted backup staged.
-fn give_up(store: &Store, now: Timestamp) -> Result<(), Error> {
+/// Removes what a deletion that failed has written.
+fn give_up(store: &Store, now: Timestamp, unfinished: Unfinished) -> Result<(), Error> {
     collect::remove_temporaries(store)?;
     let state = store.current()?;
     let versions = store.versions(&state)?;
-    collect::collect(store, &state, &versions, now, Unfinished::Goes)?;
+    collect::collect(store, &state, &versions, now, unfinished)?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What is to be done to a tree that is in use so that it is as a version says.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use super::choice::Wanted;
@@ -40,7 +40,7 @@ pub(super) struct Plan {
     /// Directories where the version has something else.
     obstacles: Vec<Vec<u8>>,
     /// What was not looked into, and what the version does not know.
-    unknown: Vec<Vec<u8>>,
+    unknown: BTreeSet<Vec<u8>>,
     /// What could not be looked at, and why: whether something is to be removed there is not known.
     pub unread: Vec<String>,
 }
@@ -102,12 +102,12 @@ impl Plan {
                 (Some(Difference::New), Some(found)) if !path.is_empty() => {
                     self.extras.push((path, found.meta.is_dir()));
                 }
-                _ => self.unknown.push(path),
+                _ => drop(self.unknown.insert(path)),
             }
             return;
         };
         match (member.kind, difference) {
-            (Kind::Absent, _) => self.unknown.push(path),
+            (Kind::Absent, _) => drop(self.unknown.insert(path)),
             (Kind::Directory, Difference::Unread(_)) => {}
             (Kind::Directory, Difference::Metadata) => {
                 let identity = seen.found.map(|found| found.meta.identity());
@@ -176,7 +176,7 @@ impl Plan {
                 let is_mount = mounts.binary_search(path).is_ok();
                 let is_foreign =
                     innermost(mounts, path).is_some_and(|mount| !used_mounts.contains(mount));
-                let is_unknown = unknown.iter().any(|unknown| is_below(unknown, path));
+                let is_unknown = around(path).any(|dir| unknown.contains(dir));
                 kept.contains(path) && !is_mount && !is_foreign && !is_unknown
             });
         let stays: Vec<(Vec<u8>, bool)> = stays;
@@ -210,6 +210,12 @@ impl Plan {
 
 fn is_only_name(found: &Found) -> bool {
     found.meta.names == 1
+}
+
+/// A path and the directories around it.
+fn around(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    ends.map(|(end, _)| &path[..end]).chain([b"", path])
 }
 
 /// The deepest of the mount points that a path lies in or is.
