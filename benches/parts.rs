@@ -13,7 +13,7 @@ use btw_backup::delta::compose::compose;
 use btw_backup::delta::diff::diff;
 use btw_backup::delta::{Script, wire};
 use btw_backup::digest::{BLOCK_BYTES, Digest, is_zero};
-use btw_backup::ops::backup::{Detection, Options, backup};
+use btw_backup::ops::backup::{Detection, Options, Source, Tree, backup};
 use btw_backup::ops::restore;
 use btw_backup::plan::chain::ChainPolicy;
 use btw_backup::report::Silent;
@@ -314,11 +314,13 @@ fn restoring(c: &mut Criterion) {
 
 fn options(source: PathBuf) -> Options {
     Options {
+        source: Source::Tree(Box::new(Tree {
+            path: source,
+            selection: Selection::default(),
+            detection: Detection::Bytes,
+        })),
         source_name: b"source".to_vec(),
-        source,
         host: "host".into(),
-        selection: Selection::default(),
-        detection: Detection::Bytes,
         store_type: StoreType::Rdiff,
         chain: ChainPolicy {
             max_incremental_count: 10,

@@ -146,6 +146,9 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// What was to be backed up did not prove that it was complete: it is no version.
+    #[error("{0}")]
+    Dump(String),
     /// The command line cannot be understood.
     #[error("{0}")]
     Usage(String),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 5] = [
     &["digest", "time", "report", "error"],
     &["catalog", "format", "delta", "plan"],
-    &["tree", "store"],
+    &["tree", "dump", "store"],
     &["ops"],
     &["config", "cli"],
 ];

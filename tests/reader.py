@@ -16,7 +16,8 @@ from collections import namedtuple
 BLOCK = 65536
 KINDS = ["regular", "directory", "symlink", "hardlink", "char", "block", "fifo", "absent"]
 REGULAR, ABSENT = 0, 7
-Version = namedtuple("Version", "where seq time kind size bytes members pack catalog whole archive manifest deltas stored")
+STREAM = 2  # a flag
+Version = namedtuple("Version", "where seq time kind stream size bytes members pack catalog whole archive manifest deltas stored")
 Page = namedtuple("Page", "level pack offset stored raw digest items bytes first")
 Slice = namedtuple("Slice", "object offset stored raw digest skip take")
 Member = namedtuple("Member", "path kind flags mode uid gid user group seconds nanoseconds link device xattrs size header digest")
@@ -100,19 +101,19 @@ def parse_page(words, where, own_pack="-"):
 def parse_versions(lines):
     """Groups of lines, to the end of a state or version file: 4.3."""
     found = []
-    pattern = r"time=(\S+) kind=(\S+) stream=tar size=(\d+) bytes=(\d+) members=(\d+) problems=\d+ added=\d+ pack=(\S+)"
+    pattern = r"time=(\S+) kind=(\S+) stream=(tar|raw) size=(\d+) bytes=(\d+) members=(\d+) problems=\d+ added=\d+ pack=(\S+)"
     while lines.lines:
         seq, *fields = lines.take("version", "nwwwwwwwww")
         where, match = f"{lines.where}: v{seq}", re.fullmatch(pattern, " ".join(fields))
-        need(match, where, "not the fields of a version that is a tar stream")
-        time, kind, size, length, members, pack = match.groups()
+        need(match, where, "not the fields of a version")
+        time, kind, stream, size, length, members, pack = match.groups()
         catalog = parse_page(lines.take("catalog", PAGE), where)
         whole, archive = lines.take_all("whole", "n"), lines.take_all("archive", "w")  # an archive is whole, too
         manifest = parse_page(lines.take("manifest", PAGE), where) if whole else None  # only of what is whole
         deltas = lines.take_all("delta", "wnn")
         need(manifest or deltas, where, "is neither whole nor a delta")
         stored = "archive" if archive else "both" if whole and deltas else "whole" if whole else "delta"
-        found.append(Version(where, seq, time, kind, int(size), int(length), int(members), pack, catalog,
+        found.append(Version(where, seq, time, kind, stream, int(size), int(length), int(members), pack, catalog,
                              whole[0][0] if whole else None, archive[0][0] if archive else None, manifest, deltas, stored))
     return found
 
@@ -153,6 +154,10 @@ class Decoder:
         return Member(path=bytes(), kind=u8(), flags=u8(), mode=number(), uid=number(), gid=number(), user=bytes(), group=bytes(),
                       seconds=self.signed(), nanoseconds=number(), link=bytes(), device=(number(), number()),
                       xattrs=self.list(lambda: (bytes(), bytes())), size=number(), header=number(), digest=self.take(32).hex())
+
+    def cut(self):
+        """A block of a raw stream: length, digest."""
+        return self.number(), self.take(32).hex()
 
     def blocks(self):
         """The number of a region, and its runs of blocks: number of the first within the region, digests."""
@@ -321,11 +326,16 @@ class Store:
             decoder, count = Decoder(raw, where), 0
             need(decoder.take(5) == b"btwc\1", where, "not a leaf of a catalog")
             while decoder.at < len(raw):
-                if decoder.number() == 0:
+                record = decoder.number()
+                if record == 0:
                     member, runs = decoder.member(), []
-                    need(member.kind <= ABSENT and member.flags < 2, where, f"{member.path} is not a member")
+                    need(member.kind <= ABSENT and member.flags < 4, where, f"{member.path} is not a member")
                     found.append((member, runs))
                     key = member.path
+                elif record == 2:
+                    need(found and member.flags & STREAM, where, "a cut of no raw stream")
+                    runs.append(decoder.cut())
+                    key = member.path + bytes(9)
                 else:
                     need(found, where, "blocks of no member")
                     region, new = decoder.blocks()
@@ -369,6 +379,14 @@ def check_member(member, runs, stream, at, where):
     """Says where in the stream the member ends: 4.6."""
     if member.kind == ABSENT:
         return at
+    if member.flags & STREAM:
+        identity = b""
+        for length, digest in runs:
+            need(length > 0 and blake3(stream[at : at + length]) == digest, where, f"the cut at {at} has another digest")
+            at, identity = at + length, identity + struct.pack("<I", length) + bytes.fromhex(digest)
+        need(blake3(identity, b"btw-backup 2026-11-21 stream content") == member.digest, where, "wrong digest")
+        need((at, member.header) == (member.size, 0), where, "has another size than said")
+        return at
     at, identity = at + member.header, b""
     begin = at
     if member.kind == REGULAR and member.size > BLOCK:
@@ -394,7 +412,7 @@ def check_catalog(store, version, stream):
     members, at = store.members(version), 0
     for member, runs in members:
         at = check_member(member, runs, stream, at, f"{version.where}: {member.path}")
-    need(version.catalog.bytes == at and stream[at:] == bytes(1024), version.where, "does not end behind its last member")
+    need(version.catalog.bytes == at and stream[at:] == bytes(1024 if version.stream == "tar" else 0), version.where, "does not end behind its last member")
     count = sum(member.kind != ABSENT for member, _ in members)
     size = sum(member.size for member, _ in members if member.kind == REGULAR)
     need((count, size) == (version.members, version.size), version.where, "has other members than said")

@@ -8,10 +8,13 @@ use crate::digest::{BLOCK_BYTES, Digest};
 pub const RECORD_BYTES: u64 = 512;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 const CONTENT_CONTEXT: &str = "btw-backup 2026-11-20 file content";
+const STREAM_CONTEXT: &str = "btw-backup 2026-11-21 stream content";
 
 /// A block of a member in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlacedBlock {
+    /// Where it begins in the member's content.
+    pub at: u64,
     /// Where it begins in the stream.
     pub offset: u64,
     /// Its length.
@@ -80,23 +83,25 @@ impl Member {
         if self.kind == Kind::Absent {
             return 0;
         }
+        if self.content.is_stream() {
+            return self.content.size;
+        }
         u64::from(self.header_bytes) + self.body_bytes().next_multiple_of(RECORD_BYTES)
     }
 
     /// Its blocks when the member begins at `offset` of the stream.
     pub fn placed_blocks(&self, offset: u64) -> impl Iterator<Item = PlacedBlock> + '_ {
-        let data = offset + u64::from(self.header_bytes) + self.content.map_bytes();
-        self.content
-            .blocks()
-            .enumerate()
-            .map(move |(rank, (number, digest))| {
-                let len = self.content.block_bytes(number);
-                PlacedBlock {
-                    offset: data + rank as u64 * BLOCK,
-                    len,
-                    digest,
-                }
-            })
+        let mut next = offset + u64::from(self.header_bytes) + self.content.map_bytes();
+        self.content.data().map(move |(at, len, digest)| {
+            let offset = next;
+            next += len;
+            PlacedBlock {
+                at,
+                offset,
+                len,
+                digest,
+            }
+        })
     }
 
     /// Whether everything that stands in a tar header is the same: then the headers are. Cheaper than making both.
@@ -133,19 +138,33 @@ pub struct Run {
     pub digests: Vec<Digest>,
 }
 
+/// A block of a raw stream, cut where the content says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Its length.
+    pub len: u32,
+    /// Its BLAKE3.
+    pub digest: Digest,
+}
+
 /// The content of a regular file, by digest.
 ///
 /// A file of at most one block has no runs and its digest is plain BLAKE3. A longer one has a run for every stretch of
 /// blocks that are not all zeros; blocks between are holes. The canonical map: whether the file system has a hole
 /// there does not matter.
+///
+/// A raw stream has neither: its blocks, one after the other, are cut by content, so that an insertion moves none behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The file's apparent length.
     pub size: u64,
-    /// BLAKE3 of the bytes up to one block, [`Content::digest_of_runs`] beyond.
+    /// BLAKE3 of the bytes up to one block, [`Content::digest_of_runs`] beyond; of a raw stream
+    /// [`Content::digest_of_cuts`].
     pub digest: Digest,
     /// Ascending, not touching.
     pub runs: Vec<Run>,
+    /// Set for a raw stream: all its blocks.
+    pub cuts: Option<Vec<Cut>>,
 }
 
 impl Default for Content {
@@ -161,7 +180,31 @@ impl Content {
             size: bytes.len() as u64,
             digest: Digest::of(bytes),
             runs: Vec::new(),
+            cuts: None,
         }
+    }
+
+    /// The content of a raw stream.
+    pub fn stream(cuts: Vec<Cut>) -> Self {
+        Self {
+            size: cuts.iter().map(|cut| u64::from(cut.len)).sum(),
+            digest: Self::digest_of_cuts(&cuts),
+            runs: Vec::new(),
+            cuts: Some(cuts),
+        }
+    }
+
+    /// Whether it is a raw stream.
+    pub fn is_stream(&self) -> bool {
+        self.cuts.is_some()
+    }
+
+    /// A keyed digest over a raw stream's blocks: length (u32 little-endian) and digest of each.
+    pub fn digest_of_cuts(cuts: &[Cut]) -> Digest {
+        let lengths: Vec<[u8; 4]> = cuts.iter().map(|cut| cut.len.to_le_bytes()).collect();
+        let parts = lengths.iter().zip(cuts);
+        let parts = parts.flat_map(|(len, cut)| [&len[..], &cut.digest.0[..]]);
+        Digest::of_parts(STREAM_CONTEXT, parts)
     }
 
     /// The content of a file of more than one block.
@@ -170,6 +213,7 @@ impl Content {
             size,
             digest: Self::digest_of_runs(size, &runs),
             runs,
+            cuts: None,
         }
     }
 
@@ -187,9 +231,22 @@ impl Content {
         Digest::of_parts(CONTENT_CONTEXT, [&bytes[..]])
     }
 
-    /// Whether it is cut into blocks.
+    /// Whether it is a file that is cut into blocks.
     pub fn is_large(&self) -> bool {
-        self.size > BLOCK
+        self.size > BLOCK && !self.is_stream()
+    }
+
+    /// The blocks that hold data, in order: where each begins in the content, length, digest.
+    pub fn data(&self) -> impl Iterator<Item = (u64, u64, Digest)> + '_ {
+        let cuts = self.cuts.iter().flatten().scan(0, |at, cut| {
+            let start = *at;
+            *at += u64::from(cut.len);
+            Some((start, cut.len.into(), cut.digest))
+        });
+        let aligned = self.blocks();
+        cuts.chain(
+            aligned.map(|(number, digest)| (number * BLOCK, self.block_bytes(number), digest)),
+        )
     }
 
     /// The length of the block with this number: 64 KiB but for the last.
@@ -197,9 +254,10 @@ impl Content {
         BLOCK.min(self.size - number * BLOCK)
     }
 
-    /// The blocks that hold data, in order: number, digest.
+    /// A file's blocks that hold data, in order: number, digest.
     pub fn blocks(&self) -> impl Iterator<Item = (u64, Digest)> + '_ {
-        let single = (!self.is_large() && self.size > 0).then_some((0, self.digest));
+        let is_single = !self.is_large() && !self.is_stream() && self.size > 0;
+        let single = is_single.then_some((0, self.digest));
         let numbered = |run: &'_ Run| (run.first..).zip(run.digests.clone());
         single
             .into_iter()

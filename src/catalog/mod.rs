@@ -5,6 +5,6 @@ pub mod member;
 pub mod place;
 pub mod version;
 
-pub use member::{Content, Kind, Member, Run};
+pub use member::{Content, Cut, Kind, Member, Run};
 pub use place::{DeltaFile, FrameRef, PageRef, Slice};
 pub use version::{StoreType, Version, VersionKind, Whole};

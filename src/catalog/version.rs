@@ -67,6 +67,14 @@ impl StreamKind {
             Self::Raw => "raw",
         }
     }
+
+    /// How many zeros stand behind the last member.
+    pub fn end_bytes(self) -> usize {
+        match self {
+            Self::Tar => 1024,
+            Self::Raw => 0,
+        }
+    }
 }
 
 /// How a version is held whole.

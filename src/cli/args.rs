@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use super::backing::Writing;
 use super::deletion_args::{Delete, Gc, Pin, Plot, Prune, Undelete, Unpin};
+use super::dump_args::{CMD_HELP, Cmd, DB_HELP, Db};
 pub use super::look_args::{At, Cat, Compare, Diff, Export, Find, History, Ls, Reading};
 use crate::catalog::StoreType;
 
-/// Back to when: every tree and disk image, restorable to any moment, with or without this tool
+/// Back to when: every tree, database and disk image, restorable to any moment, with or without this tool
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct Args {
@@ -47,6 +49,7 @@ const EXAMPLES: &str = "\
 Examples:
   btw-backup fs --init /home/ada home       back up /home/ada into the store 'home'
   btw-backup fs /home/ada home              again: costs what changed
+  btw-backup db shop db/shop                back up the PostgreSQL database 'shop'
   btw-backup list home                      what there is
   btw-backup restore home /tmp/home         the newest version
   btw-backup restore --at '2026-11-20 10:00' home /tmp/then
@@ -66,6 +69,12 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup fs --init /home/ada home\n  btw-backup fs /home/ada home\n  btw-backup fs /var/lib/vm/disk.img vm/disk"
     )]
     Fs(Fs),
+    /// Back up a PostgreSQL database
+    #[command(after_help = DB_HELP)]
+    Db(Db),
+    /// Back up the output of a command
+    #[command(after_help = CMD_HELP)]
+    Cmd(Cmd),
     /// Take over the backups of the Python tool or of rdiff-backup
     #[command(
         after_help = "Examples:\n  btw-backup import old/home home\n  btw-backup import /backup/rdiff/home home"
@@ -171,15 +180,8 @@ pub struct Fs {
     /// Accept that the source has become empty
     #[arg(long)]
     pub allow_empty: bool,
-    /// Go on with whatever is at DST now: a store of another source, an older copy, or nothing
-    #[arg(long)]
-    pub adopt: bool,
-    /// Wait while another run uses the store
-    #[arg(long)]
-    pub wait: bool,
-    /// Whose the store is: everything in it is given to this user, also in later runs
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
+    #[command(flatten)]
+    pub writing: Writing,
     /// Only say what would be read and what is left out, and why; nothing is written
     #[arg(long)]
     pub dry_run: bool,
@@ -282,6 +284,6 @@ pub struct Restore {
     pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
-    /// A directory that does not exist or is empty; with --in-place any
+    /// A directory that does not exist or is empty, with --in-place any; of a database, command or file a file, or -
     pub target: PathBuf,
 }

@@ -14,6 +14,7 @@ use super::stores::Opened;
 use super::{Context, owner, stores};
 use crate::catalog::version::{describe, resolve};
 use crate::catalog::{StoreType, Version};
+use crate::config::keeping::Keeping;
 use crate::config::source::SourceConfig;
 use crate::config::workdir::{Seen, Workdir};
 use crate::error::Error;
@@ -57,8 +58,8 @@ impl Target {
     }
 
     /// What is configured for its source here, if anything.
-    pub fn config(&self) -> Result<Option<SourceConfig>, Error> {
-        self.work.as_ref().map(Workdir::config).transpose()
+    pub fn keeping(&self) -> Result<Option<Keeping>, Error> {
+        self.work.as_ref().map(Workdir::keeping).transpose()
     }
 
     /// For how long deleted versions can come back.
@@ -66,9 +67,9 @@ impl Target {
         if now {
             return Ok(SignedDuration::ZERO);
         }
-        let config = self.config()?;
-        let config = config.unwrap_or_else(|| SourceConfig::new(StoreType::Rdiff));
-        Ok(config.grace)
+        let keeping = self.keeping()?;
+        let keeping = keeping.unwrap_or_else(|| SourceConfig::new(StoreType::Rdiff).keeping);
+        Ok(keeping.grace)
     }
 
     /// Remembers the state, so that an older copy of the store is known for what it is.

@@ -8,21 +8,19 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::args::Fs;
+use super::backing::Job;
 use super::exit::Exit;
 use super::output::Output;
 use super::owner::{self};
-use super::progress::Progress;
-use super::{Context, home, prune, stores};
+use super::{Context, home, stores};
 use crate::catalog::StoreType;
-use crate::catalog::version::describe;
 use crate::config::general::General;
 use crate::config::source::SourceConfig;
-use crate::config::workdir::{Seen, Workdir, normal};
+use crate::config::workdir::{Workdir, normal};
 use crate::error::{Error, printable, with_causes};
 use crate::ops::backup::preview::{Fate, preview};
-use crate::ops::backup::{self, Detection, Expected, Options, Outcome, Report};
-use crate::store::codec::Knobs;
-use crate::store::{Store, collect};
+use crate::ops::backup::{Detection, Source, Tree};
+use crate::store::Store;
 use crate::tree::select::Selection;
 
 pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
@@ -45,78 +43,25 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
     let work = work_dir(context, args, &source)?;
     owner::refuse_foreign_workdir(&work)?;
     let config = work.config()?;
-    let (retention, grace) = (config.retention.clone(), config.grace);
-    let ownership = owner::of_store(context, Some(&work), args.user.as_deref(), &args.dst)?;
-    if expected(args, &work)?.is_some() && !path.exists() {
-        return Err(backup::vanished(&args.dst));
-    }
-    let opened = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
-    let store = &opened.store;
-    // After the wait for the lock: the clock, and what the run before has left behind.
-    let options = options(
-        args,
-        &[&general.root_path, &path, &work.seen_dir()],
-        config,
-        source,
-        expected(args, &work)?,
-    );
-    backup::refuse_other(store, &options)?;
-    opened.bring_over()?;
-    let result = {
-        let progress = Progress::new(context.output);
-        backup::backup(store, &options, &progress)
+    let job = Job {
+        dst: &args.dst,
+        writing: &args.writing,
+        work: &work,
+        source_name: source.as_os_str().as_bytes().to_vec(),
+        store_type: config.store_type,
+        keeping: config.keeping.clone(),
+        allow_empty: args.allow_empty,
     };
-    let report = result.inspect_err(|error| {
-        backup::log_failure(store, &options, error);
-        // Room for others at once; what cannot be removed now goes with the next run.
-        let _ = collect::remove_temporaries(store);
-    })?;
-    let mut exit = tell(context.output, &args.dst, &report);
-    // Where there is no room for it, the backup is done all the same.
-    let _ = store.keep_reserve();
-    let mut state = report.state;
-    // Nothing is thinned out while damage is known.
-    if let Some(policy) = retention.filter(|_| report.damage.is_empty()) {
-        let pruned = prune::after_backup(context, store, &policy, grace);
-        let pruned = also(pruned, "old versions could not be thinned out", &mut exit);
-        if let Some((pruned, told)) = pruned.flatten() {
-            (state, exit) = (pruned, exit.or(told));
-        }
-    }
-    let seen = Seen {
-        store: state.store,
-        state: state.number,
-        owner: ownership.wanted,
-    };
-    also(
-        work.remember(&args.dst, seen),
-        "its bookkeeping failed",
-        &mut exit,
-    );
-    tell_of_s3(context.output, &general);
-    Ok(exit)
-}
-
-/// Says that a setting of the Python tool does nothing yet.
-fn tell_of_s3(output: Output, general: &General) {
-    if let Some(prefix) = &general.s3_uri_prefix {
-        output.info(&format!(
-            "S3_URI_PREFIX is set, but nothing was copied to {prefix}: this release makes no copies off-site"
-        ));
-    }
-}
-
-/// What follows a backup and cannot undo it: faults here are warnings.
-fn also<T>(result: Result<T, Error>, fault: &str, exit: &mut Exit) -> Option<T> {
-    result
-        .inspect_err(|error| {
-            *exit = exit.or(Exit::Warnings);
-            Output::warning(&format!(
-                "The backup is done, but {fault}: {}",
-                with_causes(error)
-            ));
-        })
-        .ok()
+    let seen = work.seen_dir();
+    job.run(context, &general, &mut |_| {
+        let left_out = [&*general.root_path, &path, &seen];
+        Ok(Source::Tree(Box::new(tree(
+            args,
+            &left_out,
+            config.clone(),
+            source.clone(),
+        ))))
+    })
 }
 
 /// The configuration; the first one is made here, so that a backup needs none.
@@ -213,26 +158,31 @@ fn dry_run(
         .into_iter()
         .flatten()
         .collect();
-    let options = options(args, &left_out, config, source, None);
+    let tree = tree(args, &left_out, config, source);
     let store = if path.exists() {
         Some(stores::open(general, &args.dst)?)
     } else {
         None
     };
     let _guard = store.as_ref().map(Store::lock_reader).transpose()?;
-    let preview = preview(store.as_ref(), &options, &mut |path, fate| {
-        let path = printable(if path.is_empty() { b"." } else { path });
-        match fate {
-            Fate::Read(bytes, why) => context.output.info(&format!(
-                "would read: {path} ({}): {why}",
-                output_bytes(*bytes)
-            )),
-            Fate::LeftOut(why) => context
-                .output
-                .info(&format!("would leave out: {path}: {why}")),
-            Fate::Problem(error) => Output::warning(&with_causes(error)),
-        }
-    })?;
+    let preview = preview(
+        store.as_ref(),
+        &tree,
+        Timestamp::now(),
+        &mut |path, fate| {
+            let path = printable(if path.is_empty() { b"." } else { path });
+            match fate {
+                Fate::Read(bytes, why) => context.output.info(&format!(
+                    "would read: {path} ({}): {why}",
+                    output_bytes(*bytes)
+                )),
+                Fate::LeftOut(why) => context
+                    .output
+                    .info(&format!("would leave out: {path}: {why}")),
+                Fate::Problem(error) => Output::warning(&with_causes(error)),
+            }
+        },
+    )?;
     context.output.info(&format!(
         "would read {} of {} files; {} members need not be read",
         output_bytes(preview.read_bytes),
@@ -247,25 +197,8 @@ fn dry_run(
     })
 }
 
-fn expected(args: &Fs, work: &Workdir) -> Result<Option<Expected>, Error> {
-    let seen = if args.adopt {
-        None
-    } else {
-        work.seen(&args.dst)?
-    };
-    Ok(seen.map(|seen| Expected {
-        store: seen.store,
-        state: seen.state,
-    }))
-}
-
-fn options(
-    args: &Fs,
-    left_out: &[&Path],
-    config: SourceConfig,
-    source: PathBuf,
-    expected: Option<Expected>,
-) -> Options {
+/// The source with what is left out of it.
+fn tree(args: &Fs, left_out: &[&Path], config: SourceConfig, path: PathBuf) -> Tree {
     let metadata = left_out
         .iter()
         .filter_map(|dir| std::fs::metadata(dir).ok());
@@ -279,79 +212,14 @@ fn options(
             read_all_span: config.read_all_span,
         }
     };
-    Options {
-        source_name: source.as_os_str().as_bytes().to_vec(),
-        source,
-        host: host(),
+    Tree {
+        path,
         selection: Selection {
             leave_out,
             read_special: args.read_special.clone(),
             ..config.selection
         },
         detection,
-        store_type: config.store_type,
-        chain: config.chain,
-        allow_empty: args.allow_empty,
-        adopt: args.adopt,
-        expected,
-        now: Timestamp::now(),
-        knobs: Knobs::REAL,
-    }
-}
-
-/// The name of this machine.
-pub fn host() -> String {
-    let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
-}
-
-fn tell(output: Output, dst: &str, report: &Report) -> Exit {
-    match &report.outcome {
-        Outcome::Committed(version) => {
-            let partial = if version.is_partial() {
-                ", partial"
-            } else {
-                ""
-            };
-            let new = if version.seq == 1 {
-                " (a new store)"
-            } else {
-                ""
-            };
-            let (size, added) = (
-                output_bytes(version.size_bytes),
-                output_bytes(version.added_bytes),
-            );
-            output.info(&format!(
-                "{dst}: {} committed: {}{partial}, {} members, {size}, {added} added to the store{new}",
-                describe(version),
-                version.kind.word(),
-                version.members
-            ));
-        }
-        Outcome::Unchanged(version, skipped) => {
-            output.info(&format!(
-                "{dst}: no change in the data to be backed up since {}: {skipped}",
-                describe(version)
-            ));
-        }
-    }
-    report.notes.iter().for_each(|note| output.info(note));
-    output.info_not_kept(&report.not_kept);
-    report
-        .problems
-        .iter()
-        .for_each(|problem| Output::warning(problem));
-    for damage in &report.damage {
-        Output::warning(&format!(
-            "the store {dst} is damaged: {damage}; versions that need it cannot be restored, the newest does not"
-        ));
-    }
-    let exit = Exit::done(&report.problems);
-    if report.damage.is_empty() {
-        exit
-    } else {
-        exit.or(Exit::Damage)
     }
 }
 

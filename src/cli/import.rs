@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::args::Import;
+use super::backing::host;
 use super::exit::Exit;
-use super::fs::host;
 use super::output::Output;
 use super::progress::Progress;
 use super::{Context, owner, stores};
@@ -15,7 +15,7 @@ use crate::catalog::StoreType;
 use crate::catalog::version::describe;
 use crate::config::source::SourceConfig;
 use crate::error::{Error, printable};
-use crate::ops::backup::{self, Detection, Options, Outcome};
+use crate::ops::backup::{self, Detection, Options, Outcome, Source, Tree};
 use crate::ops::import::{OldVersion, Workplace, find};
 use crate::store::codec::Knobs;
 use crate::store::{Presence, Store, collect};
@@ -124,13 +124,15 @@ fn one(
 fn options(source: PathBuf, now: Timestamp, store_type: StoreType) -> Options {
     let config = SourceConfig::new(store_type);
     Options {
-        source,
+        source: Source::Tree(Box::new(Tree {
+            path: source,
+            selection: crate::tree::select::Selection::default(),
+            detection: Detection::Bytes,
+        })),
         source_name: Vec::new(),
         host: host(),
-        selection: crate::tree::select::Selection::default(),
-        detection: Detection::Bytes,
         store_type: config.store_type,
-        chain: config.chain,
+        chain: config.keeping.chain,
         allow_empty: true,
         adopt: true,
         expected: None,

@@ -65,8 +65,8 @@ pub struct Cat {
     pub at: At,
     #[command(flatten)]
     pub reading: Reading,
-    /// A file, as a path below the source
-    pub path: OsString,
+    /// A file, as a path below the source; not needed where the source is one file
+    pub path: Option<OsString>,
 }
 
 #[derive(clap::Args)]
@@ -92,7 +92,7 @@ pub struct History {
     #[command(flatten)]
     pub reading: Reading,
     /// A path below the source
-    pub path: OsString,
+    pub path: Option<OsString>,
 }
 
 #[derive(clap::Args)]

@@ -1,11 +1,14 @@
 //! The command line: words typed by people in, words for people out. The only place that prints.
 
 mod args;
+mod backing;
 mod compare;
 mod delete;
 mod deletion_args;
 mod diff;
 mod draw;
+mod dump;
+mod dump_args;
 mod exit;
 mod export;
 mod fs;
@@ -75,6 +78,8 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
     match args.command {
         Command::FsInit(args) => fs_init::run(&context, &args),
         Command::Fs(args) => fs::run(&context, &args),
+        Command::Db(args) => dump::db(&context, &args),
+        Command::Cmd(args) => dump::cmd(&context, &args),
         Command::Import(args) => import::run(&context, &args),
         Command::List(args) => list::run(&context, &args),
         Command::Ls(args) => look::ls(&context, &args),

@@ -113,11 +113,10 @@ pub fn trusted_workdir(context: &Context, source: &Path) -> Result<Option<Workdi
 
 /// The same for a source's working directory.
 pub fn refuse_foreign_workdir(work: &Workdir) -> Result<(), Error> {
-    let names = ["config.toml", "config.py", "seen"];
-    let files = names.iter().map(|name| work.path.join(name));
+    let files = work.files();
     files
-        .chain([work.path.clone()])
-        .try_for_each(|path| refuse_writable(&path, [None, None]))
+        .iter()
+        .try_for_each(|path| refuse_writable(path, [None, None]))
 }
 
 /// Root uses only a store that nobody but root and its owner can write to. In the directories above it others may add

@@ -60,8 +60,8 @@ pub fn run(context: &Context, args: &Plot) -> Result<Exit, Error> {
 /// The rules that are applied after each backup of the store's source.
 fn configured(context: &Context, read: &stores::Read) -> Result<Option<Policy>, Error> {
     let work = owner::trusted_workdir(context, read.state.source_path())?;
-    let config = work.map(|work| work.config()).transpose()?;
-    Ok(config.and_then(|config| config.retention))
+    let keeping = work.map(|work| work.keeping()).transpose()?;
+    Ok(keeping.and_then(|keeping| keeping.retention))
 }
 
 fn policy(args: &Plot) -> Result<Option<Policy>, Error> {

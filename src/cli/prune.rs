@@ -44,7 +44,7 @@ struct Answer {
 pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
     let target = Target::open(context, &args.changing)?;
     let policy = if args.retention.is_empty() {
-        let configured = target.config()?.and_then(|config| config.retention);
+        let configured = target.keeping()?.and_then(|keeping| keeping.retention);
         configured.ok_or_else(|| {
             Error::Usage("nothing says what is to stay: name rules, as in --keep-daily 7 --keep-monthly 12, or set RETENTION".into())
         })?

@@ -1,5 +1,6 @@
 //! `restore`: bring a version back.
 
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use jiff::tz::TimeZone;
@@ -15,6 +16,7 @@ use super::{Context, in_place, stores};
 use crate::catalog::Version;
 use crate::catalog::version::describe;
 use crate::error::Error;
+use crate::ops::read;
 use crate::ops::restore::{self, Choice};
 use crate::tree::owners::OwnerRule;
 use crate::tree::select::Patterns;
@@ -41,6 +43,9 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     let read = stores::open_to_read(context, &args.reading)?;
     let index = read.index(context, &args.at.at)?;
     let choice = choice(context, args, &read)?;
+    if args.target == Path::new("-") {
+        return to_output(args, &read, index);
+    }
     // What is not there can be restored as without it.
     if args.in_place && args.target.exists() {
         return in_place::run(context, args, &read, index, &choice);
@@ -69,6 +74,29 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
         (&report.missing, &report.problems),
         report.is_damaged,
     ))
+}
+
+/// Writes the content of a version of one file to the standard output.
+fn to_output(args: &Restore, read: &Read, index: usize) -> Result<Exit, Error> {
+    let version = &read.versions[index];
+    let path = &version.catalog.first;
+    if path.is_empty() {
+        return Err(Error::Refused(format!(
+            "{} is a tree: name a directory to restore to; btw-backup export writes its tar",
+            args.reading.dst
+        )));
+    }
+    let is_plain = args.path.is_empty() && args.exclude.is_empty() && args.changed_since.is_none();
+    if !is_plain || args.in_place || args.partial || args.dry_run {
+        return Err(Error::Usage(
+            "to the standard output a version is restored as a whole, without other options".into(),
+        ));
+    }
+    // Unlike a look at a file, a restore that nobody took whole is a failure.
+    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    read::cat(&read.store, &read.versions, index, path, &mut out)?;
+    out.flush().map_err(unwritten)?;
+    Ok(Exit::Done)
 }
 
 /// Says what is not as it was, and what that means for the exit status.

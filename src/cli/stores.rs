@@ -68,6 +68,18 @@ impl Read {
         Ok(index.expect("resolved from these"))
     }
 
+    /// The same; without one the file that the source is.
+    pub fn file(&self, text: Option<&OsString>) -> Result<Vec<u8>, Error> {
+        let path = self.path(Some(text.unwrap_or(&OsString::new())))?;
+        if path.is_empty() && text.is_none() {
+            return Err(Error::Usage(format!(
+                "{} is a tree: name a file in it; btw-backup ls shows what there is",
+                self.store.name()
+            )));
+        }
+        Ok(path)
+    }
+
     /// The member path that a user means; without one the source itself.
     pub fn path(&self, text: Option<&OsString>) -> Result<Vec<u8>, Error> {
         let Some(text) = text else {

@@ -1,6 +1,8 @@
 //! Configuration: files in, validated options out. Data, never code; what is not known is refused by name.
 
+pub mod dump;
 pub mod general;
+pub mod keeping;
 mod legacy;
 pub mod retention;
 pub mod source;
@@ -25,18 +27,25 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
 
 /// Reads `config.toml` in a directory, or the Python tool's `config.py` where there is none, and says which.
 fn read_config<T: DeserializeOwned>(dir: &Path) -> Result<Option<(T, PathBuf)>, Error> {
-    let path = dir.join("config.toml");
+    read_either(dir.join("config.toml"), dir.join("config.py"))
+}
+
+/// Reads a TOML file, or the Python tool's file where there is none, and says which.
+fn read_either<T: DeserializeOwned>(
+    path: PathBuf,
+    legacy: PathBuf,
+) -> Result<Option<(T, PathBuf)>, Error> {
     if let Some(config) = read(&path)? {
         return Ok(Some((config, path)));
     }
-    let path = dir.join("config.py");
+    let path = legacy;
     let Some(text) = text(&path)? else {
         return Ok(None);
     };
     let table = legacy::parse(&text).map_err(|bad| Error::Config {
         path: path.clone(),
         detail: format!(
-            "line {}: '{}' is not KEY = value with a plain string or number; configuration is not executed. Write it so, or a config.toml beside it",
+            "line {}: '{}' is not KEY = value with a plain string or number; configuration is not executed. Write it so, or a file with the extension .toml beside it",
             bad.line, bad.text
         ),
     })?;

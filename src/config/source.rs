@@ -6,13 +6,11 @@ use bytesize::ByteSize;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+use super::keeping::{Keeping, Written, span};
 use super::read_config;
 use super::retention::Retention;
 use crate::catalog::StoreType;
 use crate::error::Error;
-use crate::plan::chain::ChainPolicy;
-use crate::plan::retention::Policy;
-use crate::time::parse_span;
 use crate::tree::select::Selection;
 use crate::tree::tag::CACHE_TAG;
 
@@ -21,18 +19,14 @@ use crate::tree::tag::CACHE_TAG;
 pub struct SourceConfig {
     /// How its versions are kept.
     pub store_type: StoreType,
-    /// How chains grow.
-    pub chain: ChainPolicy,
+    /// How they grow and go.
+    pub keeping: Keeping,
     /// Every file is read and compared in every run.
     pub compare_bytes: bool,
     /// Otherwise every file is read again after this long.
     pub read_all_span: SignedDuration,
     /// What is left out.
     pub selection: Selection,
-    /// Which versions stay after each backup; all if there are no rules.
-    pub retention: Option<Policy>,
-    /// For so long deleted versions can be brought back.
-    pub grace: SignedDuration,
 }
 
 #[derive(Deserialize)]
@@ -143,10 +137,6 @@ impl Typed {
                 self.r#type
             )
         })?;
-        let span = |key: &str, value: Option<String>, default: &str| {
-            parse_span(value.as_deref().unwrap_or(default))
-                .map_err(|error| format!("{key}: {error}"))
-        };
         let compare_bytes = match self.change_detection.as_deref() {
             None | Some("stat") => false,
             Some("bytes") => true,
@@ -169,17 +159,16 @@ impl Typed {
         }
         Ok(SourceConfig {
             store_type,
-            chain: ChainPolicy {
-                max_incremental_count: self.max_incremental_count.unwrap_or(10),
-                max_incremental_span: span(
-                    "MAX_INCREMENTAL_SPAN",
-                    self.max_incremental_span,
-                    "24h",
-                )?,
-                fulls_kept: self.fulls_kept.unwrap_or(2),
-            },
+            keeping: Written {
+                max_incremental_count: self.max_incremental_count,
+                max_incremental_span: self.max_incremental_span,
+                fulls_kept: self.fulls_kept,
+                retention: self.retention,
+                grace: self.grace,
+            }
+            .check()?,
             compare_bytes,
-            read_all_span: span("READ_ALL_SPAN", self.read_all_span, "7d")?,
+            read_all_span: span("READ_ALL_SPAN", self.read_all_span.as_deref(), "7d")?,
             selection: Selection {
                 exclude: self.exclude,
                 include: self.include,
@@ -192,11 +181,6 @@ impl Typed {
                 one_file_system: self.one_file_system,
                 ..Selection::default()
             },
-            retention: (!self.retention.is_empty())
-                .then(|| self.retention.policy())
-                .transpose()
-                .map_err(|error| format!("RETENTION: {error}"))?,
-            grace: span("GRACE", self.grace, "24h")?,
         })
     }
 }
@@ -235,8 +219,12 @@ mod tests {
             .unwrap();
         let real = toml::from_str::<Typed>(&text).unwrap().check().unwrap();
         assert_eq!(
-            (shown.chain, shown.compare_bytes, shown.read_all_span),
-            (real.chain, real.compare_bytes, real.read_all_span)
+            (
+                shown.keeping.chain,
+                shown.compare_bytes,
+                shown.read_all_span
+            ),
+            (real.keeping.chain, real.compare_bytes, real.read_all_span)
         );
         assert_eq!(shown.selection.tags, real.selection.tags);
         assert_eq!(shown.selection.larger_than, Some(1 << 40));
@@ -287,7 +275,10 @@ mod tests {
         write("config.py", "TYPE=\"tar\"\nMAX_INCREMENTAL_COUNT=3\n");
         let config = SourceConfig::read(dir.path()).unwrap();
         assert_eq!(
-            (config.store_type, config.chain.max_incremental_count),
+            (
+                config.store_type,
+                config.keeping.chain.max_incremental_count
+            ),
             (StoreType::Tar, 3)
         );
         write("config.py", "import os\nTYPE=\"tar\"\n");

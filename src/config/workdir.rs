@@ -1,4 +1,5 @@
-//! Working directories: `<config-dir>/NAME.HASH/` with `src`, `config.toml` and `seen/`, one for each source.
+//! Working directories: `<config-dir>/NAME.HASH/` with `src`, `config.toml` and `seen/`, one for each tree; for dumps
+//! `<config-dir>/db/NAME.work/` and `<config-dir>/cmd/NAME.work/` with `seen/`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -11,6 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::dump::{DumpConfig, DumpSource};
+use super::keeping::Keeping;
 use super::source::{SourceConfig, default_config};
 use super::{read, write};
 use crate::catalog::StoreType;
@@ -21,6 +24,8 @@ use crate::error::Error;
 pub struct Workdir {
     /// Where it is.
     pub path: PathBuf,
+    /// Set for dumps: what is dumped, and where all configuration is.
+    dump: Option<(DumpSource, PathBuf)>,
 }
 
 /// What was seen of a store when it was last used: catches unmounted, exchanged and rolled-back ones.
@@ -66,6 +71,10 @@ pub fn normal(source: &Path) -> Result<PathBuf, Error> {
 impl Workdir {
     /// The working directory of a source, if there is one.
     pub fn find(config_dir: &Path, source: &Path) -> Result<Option<Self>, Error> {
+        if let Some(dump) = DumpSource::of(source.as_os_str().as_bytes()) {
+            let work = Self::of_dump(config_dir, dump);
+            return Ok(Some(work).filter(|work| work.path.exists()));
+        }
         let source = normal(source)?;
         if let Some(found) = Self::find_exact(config_dir, &source)? {
             return Ok(Some(found));
@@ -113,7 +122,15 @@ impl Workdir {
                 path.display()
             )));
         }
-        Ok(Some(Self { path }))
+        Ok(Some(Self::of_tree(path)))
+    }
+
+    /// The working directory of a dump. It needs none before something was seen of a store.
+    pub fn of_dump(config_dir: &Path, source: DumpSource) -> Self {
+        Self {
+            path: source.config_path(config_dir, "work"),
+            dump: Some((source, config_dir.to_path_buf())),
+        }
     }
 
     /// Makes a source's working directory.
@@ -148,12 +165,39 @@ impl Workdir {
             let _ = std::fs::remove_dir_all(&temporary);
             Error::file("create", &path, error)
         })?;
-        Ok(Self { path })
+        Ok(Self::of_tree(path))
     }
 
-    /// Its configuration.
+    fn of_tree(path: PathBuf) -> Self {
+        Self { path, dump: None }
+    }
+
+    /// The configuration of a tree.
     pub fn config(&self) -> Result<SourceConfig, Error> {
         SourceConfig::read(&self.path)
+    }
+
+    /// How the versions of whatever it is are kept.
+    pub fn keeping(&self) -> Result<Keeping, Error> {
+        match &self.dump {
+            Some((source, config_dir)) => Ok(DumpConfig::read(config_dir, source)?.keeping),
+            None => Ok(self.config()?.keeping),
+        }
+    }
+
+    /// The files and directories that say how the source is backed up, whether they are there or not.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let configs = match &self.dump {
+            Some((source, config_dir)) => ["toml", "py"]
+                .map(|extension| source.config_path(config_dir, extension))
+                .to_vec(),
+            None => ["config.toml", "config.py"]
+                .map(|name| self.path.join(name))
+                .to_vec(),
+        };
+        let above = self.path.parent().map(Path::to_path_buf);
+        let own = [self.path.clone(), self.seen_dir()];
+        configs.into_iter().chain(above).chain(own).collect()
     }
 
     /// The directory with what was seen. It is left out of backups: it changes with every one.
@@ -175,12 +219,11 @@ impl Workdir {
 
     /// The user that the store `dst` was given to, by whatever source; sources must not disagree.
     pub fn recorded_owner(config_dir: &Path, dst: &str) -> Result<Option<(u32, u32)>, Error> {
-        let Ok(entries) = std::fs::read_dir(config_dir) else {
-            return Ok(None);
-        };
+        let dirs = ["", "db", "cmd"].map(|dir| config_dir.join(dir));
+        let entries = dirs.iter().flat_map(std::fs::read_dir).flatten();
         let seen = entries
             .flatten()
-            .map(|entry| Self { path: entry.path() }.seen(dst));
+            .map(|entry| Self::of_tree(entry.path()).seen(dst));
         let owners: BTreeSet<(u32, u32)> =
             seen.filter_map(|seen| seen.ok().flatten()?.owner).collect();
         match owners.len() {

@@ -21,6 +21,8 @@ pub struct Params {
     pub chain: usize,
     /// How many positions further a longer match is looked for.
     pub lazy: usize,
+    /// Shorter matches are not taken.
+    pub min: usize,
 }
 
 impl Default for Params {
@@ -30,6 +32,7 @@ impl Default for Params {
             step: 8,
             chain: 8,
             lazy: 4,
+            min: 0,
         }
     }
 }
@@ -188,9 +191,11 @@ impl<'a> Index<'a> {
         anchor: usize,
         expected: Option<(usize, usize)>,
     ) -> Option<Match> {
+        let is_worth_it = |found: &Match| found.len >= self.params.min;
         let mut best = self
             .hinted(old, at, anchor, expected)
-            .or_else(|| self.indexed(old, at, anchor))?;
+            .filter(is_worth_it)
+            .or_else(|| self.indexed(old, at, anchor).filter(is_worth_it))?;
         for ahead in 1..=self.params.lazy {
             if best.len >= GOOD_BYTES || at + ahead >= old.len() {
                 break;

@@ -2,12 +2,13 @@
 //!
 //! `btwc`, format version u8, then records in bincode's standard configuration (variable-length little-endian integers,
 //! lengths before sequences) until the end. A member's block digests follow it in records of one region (256 blocks,
-//! 16 MiB of the file) each; regions that are all hole have none. A page may begin between them.
+//! 16 MiB of the file) each; regions that are all hole have none. A raw stream's blocks follow it in a record each. A page
+//! may begin between them.
 
 use bincode::{Decode, Encode};
 
 use super::FormatError;
-use crate::catalog::member::{Content, Kind, Member, Run, region_key};
+use crate::catalog::member::{Content, Cut, Kind, Member, Run, region_key};
 use crate::digest::Digest;
 
 const MAGIC: &[u8; 4] = b"btwc";
@@ -31,6 +32,8 @@ pub enum Record {
     Member(MemberRecord),
     /// Block digests of the last member.
     Blocks(BlocksRecord),
+    /// The next block of the last member, which is a raw stream.
+    Cut(CutRecord),
 }
 
 /// A member on disk; the fields are those of [`Member`].
@@ -69,6 +72,13 @@ pub struct BlocksRecord {
     runs: Vec<(u8, Vec<[u8; 32]>)>,
 }
 
+/// A block of a raw stream.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CutRecord {
+    len: u32,
+    digest: [u8; 32],
+}
+
 const KINDS: [Kind; 8] = [
     Kind::Regular,
     Kind::Directory,
@@ -80,8 +90,13 @@ const KINDS: [Kind; 8] = [
     Kind::Absent,
 ];
 const FLAG_TORN: u8 = 1;
+const FLAG_STREAM: u8 = 2;
+/// So many records of each kind make a page on average. Those of blocks are larger.
+const PAGE_MEMBERS: u16 = 128;
+const PAGE_REGIONS: u16 = 8;
+const PAGE_CUTS: u16 = 128;
 
-/// A record with the key by which pages are cut and searched.
+/// A record with the key by which pages are searched.
 pub struct Keyed {
     /// The member's path, or [`region_key`].
     pub key: Vec<u8>,
@@ -89,6 +104,12 @@ pub struct Keyed {
     pub bytes: Vec<u8>,
     /// Whether it begins a member.
     pub is_member: bool,
+    /// Whether it begins a page. Chosen by a digest, so that an insertion moves no later boundary.
+    pub begins_page: bool,
+}
+
+fn chance(digest: Digest, of: u16) -> bool {
+    u16::from_le_bytes([digest.0[0], digest.0[1]]).is_multiple_of(of)
 }
 
 /// The beginning of every leaf.
@@ -99,9 +120,14 @@ pub fn header() -> Vec<u8> {
 /// The records of a member, in order.
 pub fn encode(member: &Member) -> Vec<Keyed> {
     let keyed = |key: Vec<u8>, record: &Record| Keyed {
-        key,
         bytes: bincode::encode_to_vec(record, CONFIG).expect("a Vec takes everything"),
         is_member: matches!(record, Record::Member(_)),
+        begins_page: match record {
+            Record::Member(_) => chance(Digest::of(&key), PAGE_MEMBERS),
+            Record::Blocks(_) => chance(Digest::of(&key), PAGE_REGIONS),
+            Record::Cut(cut) => chance(Digest(cut.digest), PAGE_CUTS),
+        },
+        key,
     };
     let mut records = vec![keyed(
         member.path.clone(),
@@ -112,6 +138,14 @@ pub fn encode(member: &Member) -> Vec<Keyed> {
             region_key(&member.path, blocks.region),
             &Record::Blocks(blocks),
         ));
+    }
+    for cut in member.content.cuts.iter().flatten() {
+        let record = CutRecord {
+            len: cut.len,
+            digest: cut.digest.0,
+        };
+        // The same for all: a number would change with each insertion.
+        records.push(keyed(region_key(&member.path, 0), &Record::Cut(record)));
     }
     records
 }
@@ -124,7 +158,12 @@ fn to_record(member: &Member) -> MemberRecord {
     MemberRecord {
         path: member.path.clone(),
         kind: u8::try_from(kind).expect("few kinds"),
-        flags: if member.torn { FLAG_TORN } else { 0 },
+        flags: if member.torn { FLAG_TORN } else { 0 }
+            | if member.content.is_stream() {
+                FLAG_STREAM
+            } else {
+                0
+            },
         mode: member.mode,
         uid: member.uid,
         gid: member.gid,
@@ -198,8 +237,11 @@ pub fn begin(record: MemberRecord) -> Result<Member, FormatError> {
     let kind = *KINDS
         .get(usize::from(record.kind))
         .ok_or_else(|| FormatError::content("unknown kind of member"))?;
-    let is_sized = record.size != 0 && kind != Kind::Regular;
-    if record.flags & !FLAG_TORN != 0 || record.mtime_nanoseconds > 999_999_999 || is_sized {
+    let is_stream = record.flags & FLAG_STREAM != 0;
+    let is_strange = (record.size != 0 || is_stream) && kind != Kind::Regular
+        || is_stream && record.header_bytes != 0;
+    let flags = record.flags & !FLAG_TORN & !FLAG_STREAM;
+    if flags != 0 || record.mtime_nanoseconds > 999_999_999 || is_strange {
         return Err(FormatError::content("a member's record is out of range"));
     }
     Ok(Member {
@@ -218,6 +260,7 @@ pub fn begin(record: MemberRecord) -> Result<Member, FormatError> {
             size: record.size,
             digest: Digest(record.digest),
             runs: Vec::new(),
+            cuts: is_stream.then(Vec::new),
         },
         header_bytes: record.header_bytes,
         torn: record.flags & FLAG_TORN != 0,
@@ -251,6 +294,20 @@ pub fn add_blocks(member: &mut Member, blocks: BlocksRecord) -> Result<(), Forma
     Ok(())
 }
 
+/// Adds a block to a member that was begun and is a raw stream.
+pub fn add_cut(member: &mut Member, cut: &CutRecord) -> Result<(), FormatError> {
+    let bad = || FormatError::content("a block of no stream");
+    let cuts = member.content.cuts.as_mut().ok_or_else(bad)?;
+    if cut.len == 0 {
+        return Err(FormatError::content("an empty block"));
+    }
+    cuts.push(Cut {
+        len: cut.len,
+        digest: Digest(cut.digest),
+    });
+    Ok(())
+}
+
 /// Checks a member whose blocks are complete: they are within the file and have the file's digest.
 pub fn finish(member: Member) -> Result<Member, FormatError> {
     let content = &member.content;
@@ -259,7 +316,11 @@ pub fn finish(member: Member) -> Result<Member, FormatError> {
         .runs
         .last()
         .is_none_or(|run| run.first + run.digests.len() as u64 <= blocks);
-    let consistent = if content.is_large() {
+    let consistent = if let Some(cuts) = &content.cuts {
+        content.runs.is_empty()
+            && cuts.iter().map(|cut| u64::from(cut.len)).sum::<u64>() == content.size
+            && Content::digest_of_cuts(cuts) == content.digest
+    } else if content.is_large() {
         fits && Content::digest_of_runs(content.size, &content.runs) == content.digest
     } else {
         content.runs.is_empty()
@@ -275,8 +336,8 @@ pub fn finish(member: Member) -> Result<Member, FormatError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Record, add_blocks, begin, decode, encode, finish, header};
-    use crate::catalog::member::{Content, Kind, Member, Run};
+    use super::{Record, add_blocks, add_cut, begin, decode, encode, finish, header};
+    use crate::catalog::member::{Content, Cut, Kind, Member, Run};
     use crate::digest::Digest;
     use crate::format::FormatError;
     use proptest::prelude::{any, prop, proptest};
@@ -306,6 +367,7 @@ mod tests {
             match record {
                 Record::Member(record) => members.push(begin(record)?),
                 Record::Blocks(blocks) => add_blocks(members.last_mut().unwrap(), blocks)?,
+                Record::Cut(cut) => add_cut(members.last_mut().unwrap(), &cut)?,
             }
         }
         members.into_iter().map(finish).collect()
@@ -345,6 +407,45 @@ mod tests {
         ] {
             assert_eq!(read(&leaf(&member)).unwrap(), [member]);
         }
+    }
+
+    #[test]
+    fn raw_streams_round_trip_and_an_insertion_changes_the_first_page_only() {
+        let cuts = |n: u32| {
+            let cut = |i: u32| Cut {
+                len: i + 1,
+                digest: Digest::of(&i.to_le_bytes()),
+            };
+            (0..n).map(cut).collect::<Vec<_>>()
+        };
+        let stream = |cuts| Member {
+            header_bytes: 0,
+            ..member(Content::stream(cuts))
+        };
+        for n in [0, 1, 1000] {
+            let stream = stream(cuts(n));
+            assert_eq!(stream.stream_bytes(), stream.content.size);
+            assert_eq!(read(&leaf(&stream)).unwrap(), [stream]);
+        }
+        let pages = |cuts| {
+            let records = encode(&stream(cuts));
+            let mut pages = vec![Vec::new()];
+            for record in records {
+                if record.begins_page {
+                    pages.push(Vec::new());
+                }
+                pages.last_mut().unwrap().extend(record.bytes);
+            }
+            pages
+        };
+        let (before, mut inserted) = (cuts(1000), cuts(1000));
+        inserted.insert(0, cuts(1)[0]);
+        let (before, after) = (pages(before), pages(inserted));
+        let shared = after.iter().filter(|page| before.contains(page)).count();
+        assert!(before.len() > 4 && shared == before.len() - 1, "{shared}");
+        // With a header it would be a file.
+        let headed = leaf(&member(Content::stream(cuts(3))));
+        assert!(read(&headed).is_err());
     }
 
     #[test]

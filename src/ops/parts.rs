@@ -10,7 +10,7 @@ use crate::error::{StoreError, printable};
 use crate::store::Store;
 use crate::store::catalogs::CatalogReader;
 use crate::store::sequence::WINDOW_BYTES;
-use crate::tree::header::{END_BYTES, header};
+use crate::tree::header::header;
 
 /// Headers are made and hashed by all threads, so many members at once.
 const BATCH_MEMBERS: usize = 4096;
@@ -59,7 +59,9 @@ impl Parts {
             }
         }
         parts.add_all(&batch)?;
-        parts.gap.extend([0; END_BYTES]);
+        parts
+            .gap
+            .resize(parts.gap.len() + version.stream.end_bytes(), 0);
         parts.close_gap();
         parts.hash_gaps();
         if parts.end == version.stream_bytes {
@@ -99,7 +101,7 @@ impl Parts {
             self.close_gap();
             self.list.push(Part {
                 offset: block.offset,
-                len: u32::try_from(block.len).expect("a block has at most 64 KiB"),
+                len: u32::try_from(block.len).expect("a block fits in memory"),
                 digest: half(block.digest),
             });
             self.end = block.offset + block.len;

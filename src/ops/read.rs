@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::parts::{self, Parts};
 use super::paths;
+use crate::catalog::member::PlacedBlock;
 use crate::catalog::version::describe;
 use crate::catalog::{Kind, Member, Version};
 use crate::digest::{BLOCK_BYTES, Digest};
@@ -15,8 +16,8 @@ use crate::store::catalogs::CatalogReader;
 use crate::store::sequence::Sequence;
 use crate::store::stream::VersionStream;
 
-/// So many blocks are read at once.
-const GROUP_BLOCKS: usize = 256;
+/// About so much is read at once.
+const GROUP_BYTES: u64 = 16 << 20;
 static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 /// Writes the content of a regular file to `out`; each block is compared with the catalog before it is written.
@@ -72,26 +73,24 @@ pub fn content(
 ) -> Result<(), Error> {
     let write_error = |error| Error::file("write", "the output", error);
     let mut at = 0;
-    let mut blocks = member
-        .content
-        .blocks()
-        .zip(member.placed_blocks(offset))
-        .peekable();
-    while blocks.peek().is_some() {
-        let group: Vec<_> = blocks.by_ref().take(GROUP_BLOCKS).collect();
-        let (first, last) = (group[0].1, group[group.len() - 1].1);
+    let mut blocks = member.placed_blocks(offset).peekable();
+    while let Some(first) = blocks.peek().copied() {
+        let mut group: Vec<PlacedBlock> = Vec::new();
+        while let Some(block) = blocks.next_if(|block| block.offset - first.offset < GROUP_BYTES) {
+            group.push(block);
+        }
+        let last = group[group.len() - 1];
         let bytes = stream.read(first.offset..last.offset + last.len)?;
         let mut rest = &bytes[..];
-        for ((number, digest), block) in group {
-            let (data, after) = rest.split_at(usize::try_from(block.len).expect("64 KiB"));
+        for block in group {
+            let (data, after) = rest.split_at(usize::try_from(block.len).expect("it is in memory"));
             rest = after;
-            if Digest::of(data) != digest {
+            if Digest::of(data) != block.digest {
                 return Err(not_as_recorded(&printable(&member.path), version).into());
             }
-            let start = number * BLOCK_BYTES as u64;
-            write_zeros(out, start - at).map_err(write_error)?;
+            write_zeros(out, block.at - at).map_err(write_error)?;
             out.write_all(data).map_err(write_error)?;
-            at = start + block.len;
+            at = block.at + block.len;
         }
     }
     write_zeros(out, member.content.size - at).map_err(write_error)

@@ -4,7 +4,6 @@ use super::tree::{TreeReader, TreeWriter, WrittenTree};
 use super::{Area, Store};
 use crate::catalog::member::path_order;
 use crate::catalog::{Member, PageRef};
-use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::format::member::{self, Record};
 
@@ -36,7 +35,7 @@ impl CatalogWriter {
     /// Adds the next member in path order.
     pub fn add(&mut self, member: &Member) -> Result<(), StoreError> {
         for record in member::encode(member) {
-            if self.items > 0 && (begins_page(&record) || self.raw.len() >= LEAF_MAX_BYTES) {
+            if self.items > 0 && (record.begins_page || self.raw.len() >= LEAF_MAX_BYTES) {
                 self.close()?;
             }
             if self.items == 0 {
@@ -70,14 +69,6 @@ impl CatalogWriter {
         self.close()?;
         self.tree.finish()
     }
-}
-
-/// Pages begin at keys chosen by their digest, so that an insertion moves no later boundary: every 128th member, every
-/// 8th record of block digests, which are larger.
-fn begins_page(record: &member::Keyed) -> bool {
-    let digest = Digest::of(&record.key).0;
-    let chance = u16::from_le_bytes([digest[0], digest[1]]);
-    chance.is_multiple_of(if record.is_member { 128 } else { 8 })
 }
 
 /// Reads the members of a catalog in order, each with the offset of its first byte in the stream.
@@ -135,14 +126,17 @@ impl CatalogReader {
                 }
                 return self.complete(None);
             };
-            let result = match record {
-                Record::Member(record) => member::begin(record).map(Some),
-                Record::Blocks(blocks) => match &mut self.begun {
-                    Some(member) => member::add_blocks(member, blocks).map(|()| None),
-                    // The first leaf may begin with blocks of a member that comes before.
-                    None if !self.from.is_empty() => continue,
-                    None => return Err(StoreError::damaged(&self.path, "blocks without a member")),
-                },
+            let result = match (record, &mut self.begun) {
+                (Record::Member(record), _) => member::begin(record).map(Some),
+                (Record::Blocks(blocks), Some(member)) => {
+                    member::add_blocks(member, blocks).map(|()| None)
+                }
+                (Record::Cut(cut), Some(member)) => member::add_cut(member, &cut).map(|()| None),
+                // The first leaf may begin with blocks of a member that comes before.
+                (_, None) if !self.from.is_empty() => continue,
+                (_, None) => {
+                    return Err(StoreError::damaged(&self.path, "blocks without a member"));
+                }
             };
             if let Some(next) = result.map_err(|error| StoreError::format(&self.path, &error))?
                 && let Some(done) = self.complete(Some(next))?

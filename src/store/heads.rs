@@ -49,7 +49,7 @@ impl Heads {
         // What is near is in the page that is open.
         let is_here = self.records.as_slice().iter().any(|record| match record {
             Record::Member(record) => path_order(record.path(), path).is_ge(),
-            Record::Blocks(_) => false,
+            Record::Blocks(_) | Record::Cut(_) => false,
         });
         if !is_here {
             self.pending = self.tree.walk_from(path)?.0;
@@ -69,7 +69,7 @@ impl Heads {
                         .map(Some)
                         .map_err(|error| StoreError::format(&self.path, &error));
                 }
-                Some(Record::Blocks(_)) => {}
+                Some(Record::Blocks(_) | Record::Cut(_)) => {}
                 None => {
                     let same = &self.same;
                     let is_same = |digest: &Digest| same.contains(digest);

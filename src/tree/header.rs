@@ -7,9 +7,6 @@ use tar::{EntryType, Header};
 use super::acl;
 use crate::catalog::{Kind, Member};
 
-/// What ends a tar stream.
-pub const END_BYTES: usize = 1024;
-
 const NAME_BYTES: usize = 100;
 const OWNER_BYTES: usize = 31;
 const RECORD: usize = 512;
@@ -18,9 +15,9 @@ const ID_MAX: u64 = 0o7_777_777;
 /// Eleven octal digits.
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
-/// The header of a member with the pax records before it; nothing for a member that is not in the stream.
+/// The header of a member with the pax records before it; nothing for a member that is not in the stream, or is all of it.
 pub fn header(member: &Member) -> Vec<u8> {
-    if member.kind == Kind::Absent {
+    if member.kind == Kind::Absent || member.content.is_stream() {
         return Vec::new();
     }
     let name = archive_name(member);

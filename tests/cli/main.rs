@@ -8,6 +8,7 @@
 mod archives;
 mod commands;
 mod concurrency;
+mod dump;
 mod errno;
 mod fidelity;
 mod hostile;
@@ -16,6 +17,7 @@ mod kill;
 mod legacy;
 mod live;
 mod look;
+mod postgres;
 mod race;
 mod retention;
 mod selection;

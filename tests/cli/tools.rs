@@ -213,10 +213,10 @@ fn times(root: &Path) -> Vec<String> {
     lines
 }
 
-/// Makes the tar of a version by hand, with the script from the store's own README, and unpacks it.
-pub fn restored_by_hand(home: &Home, dst: &str, seq: u64) -> PathBuf {
+/// Makes the stream of a version by hand, with the script from the store's own README.
+pub fn made_by_hand(home: &Home, dst: &str, seq: u64) -> PathBuf {
     let work = home.path(&format!("hand-{}", uuid::Uuid::new_v4()));
-    fs::create_dir_all(work.join("tree")).unwrap();
+    fs::create_dir_all(&work).unwrap();
     let readme = fs::read_to_string(home.store(dst).join("README.txt")).unwrap();
     let script = &readme[readme.find("\n#!").unwrap() + 1..];
     fs::write(work.join("restore.sh"), script).unwrap();
@@ -259,7 +259,14 @@ pub fn restored_by_hand(home: &Home, dst: &str, seq: u64) -> PathBuf {
         .output()
         .unwrap();
     Said::of(output).ends(0);
-    let (archive, tree) = (work.join("out.tar"), work.join("tree"));
+    work.join("out.tar")
+}
+
+/// Makes the tar of a version by hand and unpacks it.
+pub fn restored_by_hand(home: &Home, dst: &str, seq: u64) -> PathBuf {
+    let archive = made_by_hand(home, dst, seq);
+    let tree = archive.with_file_name("tree");
+    fs::create_dir(&tree).unwrap();
     tool(
         "tar",
         &[

@@ -13,7 +13,7 @@ use btw_backup::ops::backup::{Options, Outcome};
 use btw_backup::store::disk::{Disk, DiskFile, DiskRead};
 
 use crate::sim::{Fault, SimDisk, Survival};
-use crate::world::{leftovers, options, run, source, streams, tree};
+use crate::world::{dump_options, leftovers, options, rows, run, source, streams, tree};
 
 /// A run that is interrupted: the store before it, and the options of the run.
 struct Scenario {
@@ -36,6 +36,7 @@ fn plain(disk: SimDisk) -> Arc<dyn Disk> {
 fn scenarios(dir: &tempfile::TempDir, wrap: Wrap) -> Vec<Scenario> {
     let mut made = scenarios_of(dir, wrap, StoreType::Rdiff);
     let archives = scenarios_of(dir, wrap, StoreType::Tar);
+    made.extend(dumps(wrap));
     made.extend(archives.into_iter().take(3).map(|scenario| Scenario {
         name: match scenario.name {
             "first" => "first archive",
@@ -44,6 +45,26 @@ fn scenarios(dir: &tempfile::TempDir, wrap: Wrap) -> Vec<Scenario> {
         },
         ..scenario
     }));
+    made
+}
+
+/// A database that is backed up first, and again when it has changed.
+fn dumps(wrap: Wrap) -> Vec<Scenario> {
+    let disk = SimDisk::default();
+    let mut made = Vec::new();
+    for (hour, name) in (0_i64..).zip(["first dump", "changed dump"]) {
+        let options = dump_options(rows(hour.unsigned_abs()), hour, 3);
+        let trial = disk.fork();
+        run(wrap(trial.clone()), &options).unwrap();
+        made.push(Scenario {
+            name,
+            before: disk.fork(),
+            options: options.clone(),
+            undisturbed: streams(Arc::new(trial.clone())).unwrap(),
+            calls: trial.calls(),
+        });
+        run(wrap(disk.clone()), &options).unwrap();
+    }
     made
 }
 

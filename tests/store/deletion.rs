@@ -116,7 +116,7 @@ fn now() -> Timestamp {
     Timestamp::from_second(2_000_000_000).unwrap()
 }
 
-fn how(grace: i64, dry_run: bool) -> Options {
+pub fn how(grace: i64, dry_run: bool) -> Options {
     Options {
         now: now(),
         grace: SignedDuration::from_hours(grace),
@@ -129,7 +129,7 @@ fn how(grace: i64, dry_run: bool) -> Options {
     }
 }
 
-fn deleted(disk: &SimDisk, doomed: &BTreeSet<u64>, options: &Options) -> Result<Report, Error> {
+pub fn deleted(disk: &SimDisk, doomed: &BTreeSet<u64>, options: &Options) -> Result<Report, Error> {
     let store = Store::new(Arc::new(disk.clone()), "sim");
     let _guard = store.lock_writer(false)?;
     delete::delete(&store, doomed, options, &Silent)

@@ -8,6 +8,7 @@
 mod crash;
 mod damage;
 mod deletion;
+mod dumps;
 mod history;
 mod proof;
 mod random;

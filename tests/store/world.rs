@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use btw_backup::catalog::{Content, Kind, StoreType, Version};
 use btw_backup::digest::Digest;
+use btw_backup::dump::{Dump, Started, Summary, Verdict};
 use btw_backup::error::Error;
-use btw_backup::ops::backup::{Detection, Options, Report, backup};
+use btw_backup::ops::backup::{Detection, Options, Report, Source, Tree, backup};
 use btw_backup::plan::chain::ChainPolicy;
 use btw_backup::report::Silent;
 use btw_backup::store::catalogs::CatalogReader;
@@ -85,13 +87,15 @@ pub const SMALL: Knobs = Knobs {
 
 pub fn options(source: &Path, hour: i64, count: u64, fulls_kept: usize) -> Options {
     Options {
-        source: source.to_path_buf(),
+        source: Source::Tree(Box::new(Tree {
+            path: source.to_path_buf(),
+            selection: Selection::default(),
+            detection: Detection::Stat {
+                read_all_span: SignedDuration::from_hours(24 * 7),
+            },
+        })),
         source_name: b"/source".to_vec(),
         host: "host".into(),
-        selection: Selection::default(),
-        detection: Detection::Stat {
-            read_all_span: SignedDuration::from_hours(24 * 7),
-        },
         store_type: StoreType::Rdiff,
         chain: ChainPolicy {
             max_incremental_count: count,
@@ -103,6 +107,51 @@ pub fn options(source: &Path, hour: i64, count: u64, fulls_kept: usize) -> Optio
         expected: None,
         now: Timestamp::from_second(START + hour * 3600).unwrap(),
         knobs: SMALL,
+    }
+}
+
+/// A dump that is in memory.
+#[derive(Debug)]
+struct Bytes(Vec<u8>);
+
+impl Dump for Bytes {
+    fn name(&self) -> &'static str {
+        "dump"
+    }
+
+    fn start(&self) -> Result<Started, Error> {
+        Ok(Started {
+            output: Box::new(Cursor::new(self.0.clone())),
+            verdict: Box::new(Always),
+        })
+    }
+}
+
+struct Always;
+
+impl Verdict for Always {
+    fn finish(self: Box<Self>, _: &Summary<'_>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+}
+
+/// A dump of rows of which a few change, go and come with each generation.
+pub fn rows(generation: u64) -> Vec<u8> {
+    let mut dump = Vec::new();
+    for row in generation * 7..2000 + generation * 5 {
+        let written = if row % 97 < generation { generation } else { 0 };
+        dump.extend(format!("{row}\t").bytes());
+        dump.extend(text(row * 16 + written, 60));
+        dump.push(b'\n');
+    }
+    dump
+}
+
+/// The options for the backup of a dump.
+pub fn dump_options(dump: Vec<u8>, hour: i64, count: u64) -> Options {
+    Options {
+        source: Source::Dump(Arc::new(Bytes(dump))),
+        ..options(Path::new(""), hour, count, 1)
     }
 }
 

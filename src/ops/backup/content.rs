@@ -73,7 +73,8 @@ impl<'a> KnownBlocks<'a> {
         }
     }
 
-    fn find(&mut self, digest: &Digest, len: u64) -> Result<Option<Origin>, StoreError> {
+    /// Where a block lies, if the store holds it.
+    pub fn find(&mut self, digest: &Digest, len: u64) -> Result<Option<Origin>, StoreError> {
         if len < SHARED_MIN_BYTES {
             return Ok(None);
         }
@@ -95,7 +96,8 @@ impl<'a> KnownBlocks<'a> {
         Ok(self.by_digest.get(digest).copied())
     }
 
-    fn remember(&mut self, digest: Digest, len: u64, origin: Origin) {
+    /// A block lies there from now on.
+    pub fn remember(&mut self, digest: Digest, len: u64, origin: Origin) {
         if len >= SHARED_MIN_BYTES && self.by_digest.len() < INDEXED_MAX_BLOCKS {
             self.by_digest.insert(digest, origin);
         }

@@ -1,5 +1,6 @@
 //! Backing up a source: scan, compare, write what is new, turn the previous version into a delta, prove, commit.
 
+mod batches;
 mod content;
 mod deltify;
 mod hold;
@@ -13,6 +14,8 @@ mod regular;
 mod release;
 mod rewrite;
 mod scan;
+mod scanned;
+mod stream;
 mod trust;
 mod window;
 
@@ -28,14 +31,15 @@ use crate::store::packer::Packer;
 use crate::store::pieces::Pieces;
 use crate::store::staging::Staged;
 use crate::store::{Store, collect, commit, staging};
+use crate::tree::walk::Walk;
 
 pub use open::{refuse_foreign, refuse_other, vanished};
-pub use options::{Detection, Expected, Options, Outcome, Report, Skipped};
-pub use scan::NotKept;
+pub use options::{Detection, Expected, Options, Outcome, Report, Skipped, Source, Tree};
+pub use scanned::NotKept;
 
-use open::open_or_create;
+use open::{open_or_create, refuse_empty, refuse_other_stream, refuse_other_type};
 use previous::{Previous, faults};
-use scan::Scanned;
+use scanned::Scanned;
 
 /// Notes a failed run in the store's log, as well as that can be done. A refusal is none: the store may be another's.
 pub fn log_failure(store: &Store, options: &Options, error: &Error) {
@@ -70,11 +74,16 @@ fn attempt(
     monitor: &dyn Monitor,
     known: Vec<String>,
 ) -> Result<Report, Error> {
-    let walk = crate::tree::walk::Walk::open(&options.source, &options.selection)?;
+    // A source that is not there makes no store.
+    let walk = match &options.source {
+        Source::Tree(tree) => Some(Walk::open(&tree.path, &tree.selection)?),
+        Source::Dump(_) => None,
+    };
     let state = open_or_create(store, options)?;
     collect::remove_temporaries(store)?;
     let versions = store.versions(&state)?;
     refuse_other_type(store, versions.last(), options)?;
+    refuse_other_stream(store, versions.last(), options)?;
     collect::remove_orphans(store, &state, &versions)?;
     let mut damage = collect::missing(store, &versions)?;
     let mut previous = None;
@@ -96,8 +105,18 @@ fn attempt(
             .as_ref()
             .map(|previous| previous.version.size_bytes),
     );
-    let mut scanned = scan::scan(store, options, walk, previous.as_ref(), &staged, monitor)?;
-    refuse_empty(&scanned, versions.last(), options)?;
+    let mut scanned = match (&options.source, walk) {
+        (Source::Tree(tree), Some(walk)) => {
+            let previous = previous.as_ref();
+            let scanned = scan::scan(store, options, tree, walk, previous, &staged, monitor)?;
+            refuse_empty(tree, &scanned, versions.last(), options)?;
+            scanned
+        }
+        (Source::Dump(dump), _) => {
+            stream::scan(store, options, &**dump, previous.as_ref(), &staged, monitor)?
+        }
+        (Source::Tree(_), None) => unreachable!("a tree is walked"),
+    };
     if let Some(newest) = versions.last().filter(|newest| newest.time > options.now) {
         scanned.notes.push(format!(
             "The clock is before the newest version's time, {}: is it right?",
@@ -121,51 +140,6 @@ fn attempt(
     }
 }
 
-/// A version that is held by archives cannot be built upon by deltas, nor the other way round.
-fn refuse_other_type(
-    store: &Store,
-    newest: Option<&Version>,
-    options: &Options,
-) -> Result<(), Error> {
-    let Some(newest) = newest else { return Ok(()) };
-    let found = if newest.archive().is_some() {
-        StoreType::Tar
-    } else {
-        StoreType::Rdiff
-    };
-    if found == options.store_type {
-        return Ok(());
-    }
-    Err(Error::Refused(format!(
-        "The store {} is of TYPE {}, the configuration says {}: change TYPE back, or name another DST",
-        store.name(),
-        found.word(),
-        options.store_type.word()
-    )))
-}
-
-fn refuse_empty(
-    scanned: &Scanned,
-    newest: Option<&Version>,
-    options: &Options,
-) -> Result<(), Error> {
-    let source = options.source.display();
-    let had_members = newest.is_some_and(|newest| newest.members > 1);
-    if scanned.members <= 1 && !scanned.is_file && had_members && !options.allow_empty {
-        return Err(Error::Refused(format!(
-            "{source} is empty (or EXCLUDE leaves everything out), but the last version was not: is it mounted? If it is meant to be empty, pass --allow-empty"
-        )));
-    }
-    // A tree's catalog begins with the source directory, whose path is empty.
-    let was_file = newest.map(|newest| !newest.catalog.first.is_empty());
-    if was_file.is_some_and(|was_file| was_file != scanned.is_file) && !options.adopt {
-        return Err(Error::Refused(format!(
-            "{source} was a directory in the last version and is a file now, or the other way round; if that is meant, pass --adopt"
-        )));
-    }
-    Ok(())
-}
-
 /// The facts of a run after the scan.
 struct Run<'a> {
     store: &'a Store,
@@ -180,25 +154,28 @@ struct Run<'a> {
 impl Run<'_> {
     fn unchanged(mut self, previous: &Version, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
-        let not_kept = scanned.not_kept.clone();
+        let (not_kept, said) = (scanned.not_kept.clone(), scanned.said.clone());
         let (cache, notes) = scanned.finish_unchanged()?;
-        let cache = ScanCache {
+        let cache = cache.map(|cache| ScanCache {
             seq: previous.seq,
             catalog: previous.catalog.digest,
             ..cache
-        };
+        });
         self.adopt()?;
         let skipped = match self.options.store_type {
             StoreType::Tar => Skipped::Archive,
             StoreType::Rdiff => Skipped::Version(self.next_kind()),
         };
-        let line = format!("no change in the data to be backed up: {skipped}");
-        self.after(&self.state, &cache, &line, &mut problems);
+        let line = format!(
+            "no change in the data to be backed up: {skipped}{}",
+            listed(said.iter())
+        );
+        self.after(&self.state, cache.as_ref(), &line, &mut problems);
         Ok(Report {
             outcome: Outcome::Unchanged(Box::new(previous.clone()), skipped),
             state: self.state,
             problems,
-            notes,
+            notes: [notes, said].concat(),
             not_kept,
             damage: self.damage,
         })
@@ -224,6 +201,7 @@ impl Run<'_> {
     fn changed(mut self, previous: Option<&Previous>, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
         let scanned_problems = problems.len() as u64;
+        problems.extend(shrunk(&scanned, previous));
         let Scanned {
             pieces,
             mut packer,
@@ -232,6 +210,7 @@ impl Run<'_> {
             members,
             size_bytes,
             notes,
+            said,
             not_kept,
             ..
         } = scanned;
@@ -251,7 +230,7 @@ impl Run<'_> {
             seq: self.state.next_seq,
             time: now,
             kind: held.kind,
-            stream: StreamKind::Tar,
+            stream: self.options.source.stream(),
             size_bytes,
             stream_bytes: pieces.len(),
             members,
@@ -263,24 +242,24 @@ impl Run<'_> {
             delta: Vec::new(),
         };
         let state = self.commit(version.clone(), held.delta)?;
-        let cache = ScanCache {
+        let cache = cache.map(|cache| ScanCache {
             seq: version.seq,
             catalog: version.catalog.digest,
             ..cache
-        };
+        });
         let line = format!(
             "{} committed: {}, {} bytes added{}",
             describe(&version),
             version.kind.word(),
             version.added_bytes,
-            listed(&problems)
+            listed(problems.iter().chain(&said))
         );
-        self.after(&state, &cache, &line, &mut problems);
+        self.after(&state, cache.as_ref(), &line, &mut problems);
         Ok(Report {
             outcome: Outcome::Committed(Box::new(version)),
             state,
             problems,
-            notes,
+            notes: [notes, said].concat(),
             not_kept,
             damage: self.damage,
         })
@@ -354,10 +333,16 @@ impl Run<'_> {
     }
 
     /// What follows the commit and cannot undo it: faults here are warnings.
-    fn after(&self, state: &State, cache: &ScanCache, line: &str, problems: &mut Vec<String>) {
+    fn after(
+        &self,
+        state: &State,
+        cache: Option<&ScanCache>,
+        line: &str,
+        problems: &mut Vec<String>,
+    ) {
         let log = self.store.log(self.options.now, line);
         let results = [
-            self.store.save_scan_cache(cache),
+            cache.map_or(Ok(()), |cache| self.store.save_scan_cache(cache)),
             collect::collect(
                 self.store,
                 state,
@@ -374,13 +359,25 @@ impl Run<'_> {
     }
 }
 
-/// Problems as the end of a line of the log.
-fn listed(problems: &[String]) -> String {
-    let all = problems.iter().map(|problem| format!("; {problem}"));
-    all.take(LOGGED_PROBLEMS).collect::<String>()
-        + if problems.len() > LOGGED_PROBLEMS {
-            "; and more"
-        } else {
-            ""
+/// What is worth a warning where nothing else tells whether a dump is complete.
+fn shrunk(scanned: &Scanned, previous: Option<&Previous>) -> Option<String> {
+    let before = previous.filter(|previous| previous.version.stream == StreamKind::Raw)?;
+    let (now, before) = (scanned.size_bytes, before.version.size_bytes);
+    (now < before / 2).then(|| {
+        format!("The dump has {now} bytes, less than half of what the version before had ({before}): is it complete?")
+    })
+}
+
+/// Problems, and what was said, as the end of a line of the log.
+fn listed<'a>(lines: impl Iterator<Item = &'a String>) -> String {
+    let mut text = String::new();
+    for (number, line) in lines.enumerate() {
+        if number == LOGGED_PROBLEMS {
+            text.push_str("; and more");
+            break;
         }
+        text.push_str("; ");
+        text.push_str(line);
+    }
+    text
 }

@@ -1,6 +1,9 @@
 //! Opening the store that a backup goes to, or making it; and the refusals that protect other people's data.
 
-use super::Options;
+use super::scanned::Scanned;
+use super::{Options, Tree};
+use crate::catalog::version::StreamKind;
+use crate::catalog::{StoreType, Version};
 use crate::error::{Error, printable};
 use crate::format::legacy::is_legacy;
 use crate::format::state::State;
@@ -96,6 +99,71 @@ fn refuse_unexpected(store: &Store, state: &State, options: &Options) -> Result<
         return Err(Error::Refused(format!(
             "The store {name} is older than in the last run (state {} instead of {}): is it an old copy? To go on with it, pass --adopt",
             state.number, expected.state
+        )));
+    }
+    Ok(())
+}
+
+/// A version that is held by archives cannot be built upon by deltas, nor the other way round.
+pub(super) fn refuse_other_type(
+    store: &Store,
+    newest: Option<&Version>,
+    options: &Options,
+) -> Result<(), Error> {
+    let Some(newest) = newest else { return Ok(()) };
+    let found = if newest.archive().is_some() {
+        StoreType::Tar
+    } else {
+        StoreType::Rdiff
+    };
+    if found == options.store_type {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "The store {} is of TYPE {}, the configuration says {}: change TYPE back, or name another DST",
+        store.name(),
+        found.word(),
+        options.store_type.word()
+    )))
+}
+
+/// A tree's versions cannot be built upon by those of a dump, nor the other way round.
+pub(super) fn refuse_other_stream(
+    store: &Store,
+    newest: Option<&Version>,
+    options: &Options,
+) -> Result<(), Error> {
+    match newest {
+        Some(newest) if newest.stream != options.source.stream() => Err(Error::Refused(format!(
+            "The store {} holds {}; name another DST",
+            store.name(),
+            match newest.stream {
+                StreamKind::Tar => "a tree",
+                StreamKind::Raw => "a database or a command's output",
+            }
+        ))),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn refuse_empty(
+    tree: &Tree,
+    scanned: &Scanned,
+    newest: Option<&Version>,
+    options: &Options,
+) -> Result<(), Error> {
+    let source = tree.path.display();
+    let had_members = newest.is_some_and(|newest| newest.members > 1);
+    if scanned.members <= 1 && !scanned.is_file && had_members && !options.allow_empty {
+        return Err(Error::Refused(format!(
+            "{source} is empty (or EXCLUDE leaves everything out), but the last version was not: is it mounted? If it is meant to be empty, pass --allow-empty"
+        )));
+    }
+    // A tree's catalog begins with the source directory, whose path is empty.
+    let was_file = newest.map(|newest| !newest.catalog.first.is_empty());
+    if was_file.is_some_and(|was_file| was_file != scanned.is_file) && !options.adopt {
+        return Err(Error::Refused(format!(
+            "{source} was a directory in the last version and is a file now, or the other way round; if that is meant, pass --adopt"
         )));
     }
     Ok(())

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::NotKept;
+use crate::catalog::version::StreamKind;
 use crate::catalog::{StoreType, Version, VersionKind};
+use crate::dump::Dump;
 use crate::format::state::State;
 use crate::plan::chain::ChainPolicy;
 use crate::store::codec::Knobs;
@@ -24,19 +27,45 @@ pub enum Detection {
     Bytes,
 }
 
-/// What to back up and how.
+/// What is backed up.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// The directory or file.
-    pub source: PathBuf,
-    /// Its path as the store records it.
-    pub source_name: Vec<u8>,
-    /// The machine it is on.
-    pub host: String,
+pub enum Source {
+    /// As a tar stream.
+    Tree(Box<Tree>),
+    /// As the bytes that it is.
+    Dump(Arc<dyn Dump>),
+}
+
+impl Source {
+    /// What its stream is.
+    pub fn stream(&self) -> StreamKind {
+        match self {
+            Self::Tree(_) => StreamKind::Tar,
+            Self::Dump(_) => StreamKind::Raw,
+        }
+    }
+}
+
+/// A directory or file.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    /// Where it is.
+    pub path: PathBuf,
     /// What is left out.
     pub selection: Selection,
     /// How unchanged files are found.
     pub detection: Detection,
+}
+
+/// What to back up and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is backed up.
+    pub source: Source,
+    /// Its name as the store records it: a path, or what stands for a dump.
+    pub source_name: Vec<u8>,
+    /// The machine it is on.
+    pub host: String,
     /// How versions are kept.
     pub store_type: StoreType,
     /// How chains grow.

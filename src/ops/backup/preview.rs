@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+
 use super::old::{OldMembers, usable_cache};
 use super::previous::Previous;
 use super::trust::Trust;
-use super::{NotKept, Options};
+use super::{NotKept, Tree};
 use crate::catalog::Kind;
 use crate::error::{Error, SourceError};
 use crate::store::{Presence, Store};
@@ -43,17 +45,18 @@ pub struct Preview {
 /// destination; the caller holds the readers' lock.
 pub fn preview(
     store: Option<&Store>,
-    options: &Options,
+    tree: &Tree,
+    now: Timestamp,
     tell: &mut dyn FnMut(&[u8], &Fate),
 ) -> Result<Preview, Error> {
-    let mut walk = Walk::open(&options.source, &options.selection)?;
+    let mut walk = Walk::open(&tree.path, &tree.selection)?;
     let mut known = match store {
         Some(store) if store.presence()? == Presence::Store => Some(Known::of(store)?),
         _ => None,
     };
     let trust = known.as_ref().map_or_else(
-        || Trust::of(options, None),
-        |known| Trust::of(options, known.cache.as_ref()),
+        || Trust::of(tree, now, None),
+        |known| Trust::of(tree, now, known.cache.as_ref()),
     );
     let (mut preview, mut links) = (Preview::default(), HashSet::new());
     while let Some(step) = walk.next_step() {

@@ -7,7 +7,6 @@ use crate::digest::Digest;
 use crate::error::StoreError;
 use crate::store::stream::VersionStream;
 use crate::store::{Store, archive, collect};
-use crate::tree::header::END_BYTES;
 
 /// How many frames of the newest version are checked in each run.
 const SAMPLED_FRAMES: u32 = 2;
@@ -30,7 +29,7 @@ impl Previous {
             .as_ref()
             .ok_or_else(|| StoreError::damaged("state", "the newest version is not whole"))?;
         if whole.manifest.stream_bytes != version.stream_bytes
-            || version.stream_bytes < END_BYTES as u64
+            || version.stream_bytes < version.stream.end_bytes() as u64
         {
             return Err(StoreError::damaged(
                 "state",

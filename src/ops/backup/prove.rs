@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::catalogs::CatalogReader;
 use crate::store::delta::DeltaReader;
 use crate::store::stream::VersionStream;
-use crate::tree::header::{END_BYTES, header};
+use crate::tree::header::header;
 
 /// Decodes the delta again. Copies that the scan proved by equal digests must stand in it exactly so; everything else of
 /// the old stream is rebuilt through it and compared with the old catalog.
@@ -37,8 +37,9 @@ pub fn prove(
             monitor.advance(member.stream_bytes());
         }
     }
-    let end = previous.stream_bytes - END_BYTES as u64..previous.stream_bytes;
-    if touches(&doubtful, end.clone()) && stream.read(end).map_err(as_proof)? != [0; END_BYTES] {
+    let zeros = vec![0; previous.stream.end_bytes()];
+    let end = previous.stream_bytes - zeros.len() as u64..previous.stream_bytes;
+    if touches(&doubtful, end.clone()) && stream.read(end).map_err(as_proof)? != zeros {
         return Err(StoreError::Proof(
             "the end of the stream is not rebuilt".into(),
         ));

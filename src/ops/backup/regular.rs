@@ -145,7 +145,7 @@ impl Scan<'_> {
                 && old.member.content.size == member.content.size
                 && old.member.content.digest != member.content.digest
         });
-        let settled = self.out.cache.scan_start.as_second() - member.mtime.0 > RACY.as_secs();
+        let settled = self.cache.scan_start.as_second() - member.mtime.0 > RACY.as_secs();
         if rotten && settled {
             self.out.notes.push(format!(
                 "Content changed though size and times did not (damage on the source's disk?): {}",

@@ -4,21 +4,22 @@ use std::collections::HashMap;
 
 use super::content::{KnownBlocks, ReadError};
 use super::old::{Old, OldMembers, usable_cache};
+use super::scanned::Scanned;
 use super::trust::Trust;
-use super::{Options, Previous};
+use super::{Options, Previous, Tree};
+use crate::catalog::version::StreamKind;
 use crate::catalog::{Content, Kind, Member};
 use crate::digest::Digest;
 use crate::error::{Error, SourceError, StoreError, printable};
 use crate::format::scan::{ScanCache, Stamp};
 use crate::report::Monitor;
 use crate::store::Store;
-use crate::store::catalogs::CatalogWriter;
-use crate::store::packer::{Lane, Packer};
+use crate::store::packer::Lane;
 use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
 use crate::tree::ahead::Ahead;
 use crate::tree::found::{Found, Step};
-use crate::tree::header::{END_BYTES, header};
+use crate::tree::header::header;
 use crate::tree::meta::FileKey;
 use crate::tree::select::LeftOut;
 use crate::tree::source::{self, Owners};
@@ -27,85 +28,31 @@ use crate::tree::walk::Walk;
 /// Headers and maps are packed by parts of at most this length.
 const HEADER_PART_BYTES: usize = 1 << 20;
 
-/// What the scan found.
-pub struct Scanned {
-    /// The new stream.
-    pub pieces: Pieces,
-    /// Still holds what was not yet written.
-    pub packer: Packer,
-    /// The new catalog, complete but for its last page.
-    pub catalog: CatalogWriter,
-    /// Stamps of the stream's members; version and catalog digest are filled in later.
-    pub cache: ScanCache,
-    /// How many members the stream has.
-    pub members: u64,
-    /// The sum of the files' lengths.
-    pub size_bytes: u64,
-    /// The source is one file.
-    pub is_file: bool,
-    /// Members that are absent or torn.
-    pub problems: Vec<String>,
-    /// What was left out without being asked for, and other remarks.
-    pub notes: Vec<String>,
-    /// What is not in the stream, or not all of it.
-    pub not_kept: NotKept,
-}
-
-/// How many things of the source are not in a version.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct NotKept {
-    /// Left out as the configuration says.
-    pub excluded: u64,
-    /// Sockets, which no tar can hold.
-    pub sockets: u64,
-    /// Members with inode flags (immutable, append-only, no-dump), which no tar can hold.
-    pub flagged: u64,
-}
-
-impl NotKept {
-    /// Counts something that is left out. Of what is not counted, because it is rare, `false` is returned.
-    pub fn count(&mut self, why: &LeftOut) -> bool {
-        match why {
-            LeftOut::Socket => self.sockets += 1,
-            why if why.is_asked_for() => self.excluded += 1,
-            _ => return false,
-        }
-        true
-    }
-}
-
-impl Scanned {
-    /// Ends a scan that found nothing new; what it may have written is left to the collector.
-    pub fn finish_unchanged(self) -> Result<(ScanCache, Vec<String>), StoreError> {
-        self.packer.finish()?;
-        Ok((self.cache, self.notes))
-    }
-}
-
 /// Walks the source.
 pub fn scan(
     store: &Store,
     options: &Options,
+    tree: &Tree,
     walk: Walk,
     previous: Option<&Previous>,
     staged: &Staged,
     monitor: &dyn Monitor,
 ) -> Result<Scanned, Error> {
-    let mut scan = Scan::begin(store, options, previous, staged, monitor)?;
-    let steps = Ahead::start(walk)
-        .map_err(|error| Error::file("start a thread for", &options.source, error))?;
+    let mut scan = Scan::begin(store, options, tree, previous, staged, monitor)?;
+    let steps =
+        Ahead::start(walk).map_err(|error| Error::file("start a thread for", &tree.path, error))?;
     for step in steps {
         match step {
             Step::Found(found) => scan.found(&found)?,
             Step::LeftOut(path, why) if path.is_empty() => {
                 return Err(Error::Refused(format!(
                     "{} cannot be backed up; left out: {why}",
-                    options.source.display()
+                    tree.path.display()
                 )));
             }
             Step::LeftOut(path, why) => scan.left_out(&path, &why),
             Step::Problem(path, error) if path.is_empty() => {
-                return Err(Error::file(error.op, &options.source, error.source));
+                return Err(Error::file(error.op, &tree.path, error.source));
             }
             Step::Problem(path, error) => scan.absent(path, error)?,
         }
@@ -126,6 +73,7 @@ pub struct Scan<'a> {
     pub buffer: Vec<u8>,
     /// The attributes of the member that was described last could not be read.
     is_unread: bool,
+    pub cache: ScanCache,
     pub out: Scanned,
 }
 
@@ -133,12 +81,13 @@ impl<'a> Scan<'a> {
     fn begin(
         store: &'a Store,
         options: &'a Options,
+        tree: &Tree,
         previous: Option<&'a Previous>,
         staged: &Staged,
         monitor: &'a dyn Monitor,
     ) -> Result<Self, StoreError> {
         let cache = previous.and_then(|previous| usable_cache(store, previous));
-        let trust = Trust::of(options, cache.as_ref());
+        let trust = Trust::of(tree, options.now, cache.as_ref());
         let stamps = cache.map_or_else(Vec::new, |cache| cache.stamps);
         Ok(Self {
             monitor,
@@ -149,27 +98,14 @@ impl<'a> Scan<'a> {
             links: HashMap::new(),
             buffer: Vec::new(),
             is_unread: false,
-            out: Scanned {
-                pieces: Pieces::default(),
-                packer: Packer::start(store, options.knobs)?,
-                catalog: CatalogWriter::create(
-                    store,
-                    previous.map(|previous| &previous.version.catalog),
-                )?,
-                cache: ScanCache {
-                    seq: 0,
-                    catalog: Digest::of(b""),
-                    scan_start: options.now,
-                    read_all: trust.read_all,
-                    stamps: Vec::new(),
-                },
-                members: 0,
-                size_bytes: 0,
-                is_file: false,
-                problems: Vec::new(),
-                notes: Vec::new(),
-                not_kept: NotKept::default(),
+            cache: ScanCache {
+                seq: 0,
+                catalog: Digest::of(b""),
+                scan_start: options.now,
+                read_all: trust.read_all,
+                stamps: Vec::new(),
             },
+            out: Scanned::begin(store, options, previous)?,
             trust,
         })
     }
@@ -189,7 +125,7 @@ impl<'a> Scan<'a> {
             return Ok(());
         };
         self.out.not_kept.flagged += u64::from(found.meta.is_flagged);
-        self.out.is_file |= self.out.cache.stamps.is_empty() && kind == Kind::Regular;
+        self.out.is_file |= self.cache.stamps.is_empty() && kind == Kind::Regular;
         let known = old.as_ref().filter(|old| self.trust.knows(old, found));
         let known = known.map(|old| &old.member);
         let result = self
@@ -337,7 +273,7 @@ impl<'a> Scan<'a> {
         self.out.size_bytes += member.content.size;
         // What could not be read is looked at again in the next run.
         let stamp = if self.is_unread { Stamp::NONE } else { stamp };
-        self.out.cache.stamps.push(stamp);
+        self.cache.stamps.push(stamp);
         self.out.catalog.add(member)
     }
 
@@ -368,16 +304,16 @@ impl<'a> Scan<'a> {
 
     /// Ends the stream with its two zero blocks.
     fn end(mut self) -> Result<Scanned, StoreError> {
-        if let Some(bytes) = self.previous_bytes {
-            self.out
-                .pieces
-                .push(Origin::Old(bytes - END_BYTES as u64), END_BYTES as u64);
+        let zeros = vec![0; StreamKind::Tar.end_bytes()];
+        let len = zeros.len() as u64;
+        let origin = if let Some(bytes) = self.previous_bytes {
+            Origin::Old(bytes - len)
         } else {
-            let packed = self.out.packer.add(Lane::Small, &[0; END_BYTES], None)?;
-            self.out
-                .pieces
-                .push(Origin::New(packed.frame, packed.skip), END_BYTES as u64);
-        }
+            let packed = self.out.packer.add(Lane::Small, &zeros, None)?;
+            Origin::New(packed.frame, packed.skip)
+        };
+        self.out.pieces.push(origin, len);
+        self.out.cache = Some(self.cache);
         Ok(self.out)
     }
 }

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::old::Old;
-use super::{Detection, Options};
+use super::{Detection, Tree};
 use crate::catalog::Kind;
 use crate::format::scan::{ScanCache, Stamp};
 use crate::tree::found::Found;
@@ -24,19 +24,19 @@ pub struct Trust {
 
 impl Trust {
     /// What may be trusted after a run that left this cache.
-    pub fn of(options: &Options, cache: Option<&ScanCache>) -> Self {
+    pub fn of(tree: &Tree, now: Timestamp, cache: Option<&ScanCache>) -> Self {
         let all = |why_all| Self {
             before: None,
             why_all,
-            read_all: options.now,
+            read_all: now,
         };
-        let (Detection::Stat { read_all_span }, Some(cache)) = (options.detection, cache) else {
-            return all(match options.detection {
+        let (Detection::Stat { read_all_span }, Some(cache)) = (tree.detection, cache) else {
+            return all(match tree.detection {
                 Detection::Bytes => "CHANGE_DETECTION is \"bytes\"",
                 Detection::Stat { .. } => "nothing is known from a run before",
             });
         };
-        let age = options.now.duration_since(cache.read_all);
+        let age = now.duration_since(cache.read_all);
         if age >= read_all_span {
             return all("READ_ALL_SPAN has passed since every file was read");
         }

@@ -17,7 +17,7 @@ use super::choice::{ChosenMembers, Item, Wanted};
 use super::cursor::{Cursor, Window};
 use crate::catalog::version::describe;
 use crate::catalog::{Kind, Member, Version};
-use crate::digest::{BLOCK_BYTES, Digest};
+use crate::digest::Digest;
 use crate::error::{Error, StoreError, printable, with_causes};
 use crate::report::Monitor;
 use crate::store::stream::VersionStream;
@@ -157,7 +157,8 @@ struct Part {
 }
 
 struct Block {
-    number: u64,
+    /// Where it begins in the file.
+    at: u64,
     digest: Digest,
     bytes: Bytes,
 }
@@ -180,7 +181,7 @@ impl Part {
             if Digest::of(bytes) != block.digest {
                 return Err(results.damaged(member).into());
             }
-            file.write_data(bytes, block.number * BLOCK_BYTES as u64, sparse)
+            file.write_data(bytes, block.at, sparse)
                 .map_err(|error| Error::file("restore", printable(&member.path), error))?;
         }
         if let Some(Made { member, file }) = Arc::into_inner(self.made) {
@@ -257,9 +258,8 @@ impl Filling<'_, '_> {
             return self.file_if_sound(offset, &member, &file);
         }
         let made = Arc::new(Made { member, file });
-        let content = &made.member.content;
         let mut blocks = Vec::new();
-        for ((number, digest), block) in content.blocks().zip(made.member.placed_blocks(offset)) {
+        for block in made.member.placed_blocks(offset) {
             let range = block.offset..block.offset + block.len;
             if self.results.has_failed() {
                 return Ok(());
@@ -274,8 +274,8 @@ impl Filling<'_, '_> {
             };
             self.job_bytes += block.len;
             blocks.push(Block {
-                number,
-                digest,
+                at: block.at,
+                digest: block.digest,
                 bytes,
             });
             if self.job_bytes >= JOB_BYTES {
@@ -365,12 +365,12 @@ impl Filling<'_, '_> {
         member: &Member,
     ) -> Result<io::Result<()>, StoreError> {
         let sparse = member.content.is_sparse();
-        for ((number, digest), block) in member.content.blocks().zip(member.placed_blocks(offset)) {
+        for block in member.placed_blocks(offset) {
             let bytes = self.cursor.take(block.offset..block.offset + block.len)?;
-            if Digest::of(&bytes) != digest {
+            if Digest::of(&bytes) != block.digest {
                 return Err(self.results.damaged(member));
             }
-            if let Err(error) = file.write_data(&bytes, number * BLOCK_BYTES as u64, sparse) {
+            if let Err(error) = file.write_data(&bytes, block.at, sparse) {
                 return Ok(Err(error));
             }
         }

@@ -1,0 +1,186 @@
+//! `db` and `cmd`: one backup of a database, of a command's output.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::backing::{Job, Open, Writing};
+use super::dump_args::{Cmd, Db};
+use super::exit::Exit;
+use super::{Context, fs, owner, stores};
+use crate::catalog::StoreType;
+use crate::config::dump::{DumpConfig, DumpSource};
+use crate::config::workdir::Workdir;
+use crate::dump::postgres::{Connection, Postgres, What, restrict_key};
+use crate::dump::{Command, Dump, Process, StandardInput, User};
+use crate::error::Error;
+use crate::ops::backup::Source;
+use crate::store::stream::VersionStream;
+use crate::store::{Presence, Store};
+
+/// A dump's first lines.
+const BEGINNING_BYTES: u64 = 4096;
+
+pub fn db(context: &Context, args: &Db) -> Result<Exit, Error> {
+    let (source, dst) = match (args.globals, &args.names[..]) {
+        (true, [dst]) => (DumpSource::Globals, dst),
+        (true, _) => {
+            return Err(Error::Usage(
+                "-g (--globals) cannot be used with a database name".into(),
+            ));
+        }
+        (false, [name, dst]) if !name.is_empty() => (DumpSource::Database(name.clone()), dst),
+        (false, _) => {
+            return Err(Error::Usage(
+                "either -g (--globals) or a database name must be specified".into(),
+            ));
+        }
+    };
+    let config = config(context, &source)?;
+    let mut postgres = Postgres {
+        what: match &source {
+            DumpSource::Database(name) => What::Database(name.clone()),
+            _ => What::Globals,
+        },
+        connection: Connection {
+            conninfo: config.conninfo.clone(),
+            service: config.service.clone(),
+        },
+        bin: config.bin.clone(),
+        path: search_path(),
+        user: user(&config)?,
+        args: config.args.clone(),
+        restrict_key: None,
+        file_name: source.file_name(),
+        min_bytes: config.min_bytes,
+    };
+    postgres.check().map_err(|detail| Error::Config {
+        path: source.config_path(&context.config_dir, "toml"),
+        detail,
+    })?;
+    // Before anything is touched.
+    let has_key = postgres.probe()?.has_restrict_key();
+    run(
+        context,
+        &args.writing,
+        dst,
+        &source,
+        &config,
+        &mut |store| {
+            if has_key {
+                let key = known_key(store).unwrap_or_else(new_key);
+                postgres.restrict_key = Some(key);
+            }
+            Ok(Source::Dump(Arc::new(postgres.clone())))
+        },
+    )
+}
+
+/// The key of the newest version, so that a dump of an unchanged database is the same. It is as secret as the store.
+fn known_key(store: &Store) -> Option<String> {
+    if store.presence().ok()? != Presence::Store {
+        return None;
+    }
+    let versions = store.versions(&store.current().ok()?).ok()?;
+    let newest = versions.len().checked_sub(1)?;
+    let stream = VersionStream::open(store, &versions, newest).ok()?;
+    // What is damaged is found and said later.
+    let beginning = stream.read(0..stream.len().min(BEGINNING_BYTES)).ok()?;
+    restrict_key(&beginning)
+}
+
+/// A new one, which nobody can guess.
+fn new_key() -> String {
+    [(); 2]
+        .map(|()| uuid::Uuid::new_v4().simple().to_string())
+        .concat()
+}
+
+pub fn cmd(context: &Context, args: &Cmd) -> Result<Exit, Error> {
+    if args.name.is_empty() {
+        return Err(Error::Usage("the name must not be empty".into()));
+    }
+    let source = DumpSource::Command(args.name.clone());
+    let config = config(context, &source)?;
+    let dump: Arc<dyn Dump> = match &args.command[..] {
+        [only] if only == "-" => Arc::new(StandardInput::new(source.file_name(), config.min_bytes)),
+        [program, arguments @ ..] => {
+            let process = Process {
+                program: program.clone(),
+                args: arguments.to_vec(),
+                user: user(&config)?,
+                dir: None,
+                path: search_path(),
+            };
+            if process.find().is_none() {
+                return Err(Error::Dump(format!(
+                    "There is no program {} to run",
+                    process.name()
+                )));
+            }
+            Arc::new(Command {
+                process,
+                file_name: source.file_name(),
+                min_bytes: config.min_bytes,
+            })
+        }
+        [] => return Err(Error::Usage("a command is needed behind --".into())),
+    };
+    run(
+        context,
+        &args.writing,
+        &args.dst,
+        &source,
+        &config,
+        &mut |_| Ok(Source::Dump(Arc::clone(&dump))),
+    )
+}
+
+fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect()
+}
+
+fn config(context: &Context, source: &DumpSource) -> Result<DumpConfig, Error> {
+    owner::refuse_foreign_workdir(&Workdir::of_dump(&context.config_dir, source.clone()))?;
+    DumpConfig::read(&context.config_dir, source)
+}
+
+/// The user of `RUN_AS`.
+fn user(config: &DumpConfig) -> Result<Option<User>, Error> {
+    let Some(name) = &config.run_as else {
+        return Ok(None);
+    };
+    let user = nix::unistd::User::from_name(name).ok().flatten();
+    let user = user.ok_or_else(|| Error::Refused(format!("RUN_AS: there is no user '{name}'")))?;
+    if user.uid.is_root() || user.uid == nix::unistd::geteuid() {
+        return Ok(None);
+    }
+    Ok(Some(User {
+        name: user.name,
+        ids: (user.uid.as_raw(), user.gid.as_raw()),
+        home: user.dir,
+    }))
+}
+
+fn run(
+    context: &Context,
+    writing: &Writing,
+    dst: &str,
+    source: &DumpSource,
+    config: &DumpConfig,
+    open: Open<'_>,
+) -> Result<Exit, Error> {
+    let general = fs::general(context)?;
+    stores::require_root(&general)?;
+    let work = Workdir::of_dump(&context.config_dir, source.clone());
+    let job = Job {
+        dst,
+        writing,
+        work: &work,
+        source_name: source.source_name().into_bytes(),
+        store_type: StoreType::Rdiff,
+        keeping: config.keeping.clone(),
+        allow_empty: true,
+    };
+    job.run(context, &general, open)
+}

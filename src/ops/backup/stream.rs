@@ -1,0 +1,322 @@
+//! The scan of a raw stream: cut into blocks by content, each either known already or packed.
+//!
+//! A block that differs is often the old one with a few rows changed. Such blocks are laid beside the old stream, of which
+//! long stretches are taken over: a change costs what changed, and the old stream's delta is known without a search.
+
+use std::ops::Range;
+
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+
+use super::batches::{Batches, Cutting};
+use super::content::KnownBlocks;
+use super::scanned::Scanned;
+use super::{Options, Previous};
+use crate::catalog::{Content, Cut, Kind, Member};
+use crate::delta::diff::{Index, Params, Segment};
+use crate::delta::{Piece, Script};
+use crate::digest::Digest;
+use crate::dump::{Dump, END_BYTES, Started, Summary};
+use crate::error::{Error, StoreError};
+use crate::report::Monitor;
+use crate::store::Store;
+use crate::store::catalogs::CatalogReader;
+use crate::store::packer::Lane;
+use crate::store::pieces::Origin;
+use crate::store::staging::Staged;
+
+/// What one thread lays beside the old stream at a time.
+const PART_BYTES: usize = 1 << 20;
+/// So much of the old stream before and behind the expected place is looked at.
+const SLACK_BYTES: u64 = 1 << 20;
+
+/// Reads a dump to its end. Nothing of it counts unless it was complete.
+pub fn scan(
+    store: &Store,
+    options: &Options,
+    dump: &dyn Dump,
+    previous: Option<&Previous>,
+    staged: &Staged,
+    monitor: &dyn Monitor,
+) -> Result<Scanned, Error> {
+    let mut scan = StreamScan {
+        cutting: Cutting::of(options.knobs),
+        known: KnownBlocks::new(store, previous, staged),
+        old: OldBlocks::of(store, previous)?,
+        previous,
+        expected: 0,
+        cuts: Vec::new(),
+        monitor,
+        out: Scanned::begin(store, options, previous)?,
+    };
+    let Started { output, verdict } = dump.start()?;
+    let batches = Batches::of(output, scan.cutting.max)?;
+    let end = scan.run(&batches)?;
+    scan.out.said = verdict.finish(&Summary {
+        bytes: scan.out.pieces.len(),
+        end: &end,
+    })?;
+    Ok(scan.end(dump.name(), options)?)
+}
+
+/// The previous version's blocks in order.
+#[derive(Default)]
+struct OldBlocks {
+    cuts: Vec<Cut>,
+    /// Where each begins.
+    starts: Vec<u64>,
+    /// The one that is expected next.
+    next: usize,
+}
+
+impl OldBlocks {
+    fn of(store: &Store, previous: Option<&Previous>) -> Result<Self, StoreError> {
+        let Some(previous) = previous else {
+            return Ok(Self::default());
+        };
+        let mut members = CatalogReader::open(store, &previous.version.catalog)?;
+        let Some((0, member)) = members.next_member()? else {
+            return Err(StoreError::damaged("catalogs", "a stream without content"));
+        };
+        let starts = member.placed_blocks(0).map(|block| block.offset).collect();
+        Ok(Self {
+            cuts: member.content.cuts.unwrap_or_default(),
+            starts,
+            next: 0,
+        })
+    }
+
+    /// Where the next block begins if it is this one.
+    fn expected(&mut self, digest: &Digest) -> Option<u64> {
+        let cut = self.cuts.get(self.next)?;
+        (cut.digest == *digest).then(|| self.starts[self.next])
+    }
+
+    /// A block was found there.
+    fn found(&mut self, start: u64) {
+        self.next = self.starts.partition_point(|known| *known <= start);
+    }
+}
+
+struct StreamScan<'a> {
+    cutting: Cutting,
+    known: KnownBlocks<'a>,
+    old: OldBlocks,
+    previous: Option<&'a Previous>,
+    /// Where in the old stream the next bytes are expected.
+    expected: u64,
+    cuts: Vec<Cut>,
+    monitor: &'a dyn Monitor,
+    out: Scanned,
+}
+
+/// A block of a batch.
+struct Block {
+    range: Range<usize>,
+    digest: Digest,
+}
+
+impl Block {
+    fn len(&self) -> u64 {
+        self.range.len() as u64
+    }
+}
+
+impl StreamScan<'_> {
+    /// Places all that comes, and returns the last bytes.
+    fn run(&mut self, batches: &Batches) -> Result<Vec<u8>, Error> {
+        let (mut end, mut rest) = (Vec::new(), Vec::new());
+        for batch in batches.iter() {
+            let unread = |error| Error::Dump(format!("Cannot read the dump: {error}"));
+            let mut batch = batch.map_err(unread)?;
+            let is_last = batch.is_last;
+            let bytes = batch.with(&rest);
+            let ends = self.cutting.ends(bytes, is_last);
+            let used = ends.last().copied().unwrap_or(0);
+            self.place(&bytes[..used], &ends)?;
+            self.monitor.advance(used as u64);
+            end.extend_from_slice(&bytes[used.saturating_sub(END_BYTES)..used]);
+            end.drain(..end.len().saturating_sub(END_BYTES));
+            rest.clear();
+            rest.extend_from_slice(&bytes[used..]);
+            batches.give_back(batch);
+        }
+        Ok(end)
+    }
+
+    fn place(&mut self, bytes: &[u8], ends: &[usize]) -> Result<(), StoreError> {
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let ranges: Vec<Range<usize>> = starts.zip(ends).map(|(from, to)| from..*to).collect();
+        let blocks: Vec<Block> = ranges
+            .par_iter()
+            .map(|range| Block {
+                range: range.clone(),
+                digest: Digest::of(&bytes[range.clone()]),
+            })
+            .collect();
+        self.cuts.extend(blocks.iter().map(|block| Cut {
+            len: u32::try_from(block.len()).expect("blocks are bounded"),
+            digest: block.digest,
+        }));
+        let mut at = 0;
+        while at < blocks.len() {
+            if let Some(origin) = self.find(&blocks[at])? {
+                self.take(origin, &blocks[at]);
+                at += 1;
+                continue;
+            }
+            let from = at;
+            let mut origin = None;
+            while at < blocks.len() && origin.is_none() {
+                at += 1;
+                origin = match blocks.get(at) {
+                    Some(block) => self.find(block)?,
+                    None => None,
+                };
+            }
+            self.place_unknown(bytes, &blocks[from..at], origin)?;
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, block: &Block) -> Result<Option<Origin>, StoreError> {
+        match self.old.expected(&block.digest) {
+            Some(start) => Ok(Some(Origin::Old(start))),
+            None => self.known.find(&block.digest, block.len()),
+        }
+    }
+
+    fn take(&mut self, origin: Origin, block: &Block) {
+        if let Origin::Old(start) = origin {
+            self.old.found(start);
+            self.expected = start + block.len();
+        }
+        self.out.pieces.push(origin, block.len());
+    }
+
+    /// Places neighbouring blocks that nothing is known of. `next` is where the one behind them was found.
+    fn place_unknown(
+        &mut self,
+        bytes: &[u8],
+        blocks: &[Block],
+        next: Option<Origin>,
+    ) -> Result<(), StoreError> {
+        let run = blocks[0].range.start..blocks[blocks.len() - 1].range.end;
+        let script = self.beside_old(&bytes[run.clone()], next)?;
+        let mut pieces = script.pieces().peekable();
+        let (mut at, mut in_piece) = (0, 0);
+        for block in blocks {
+            let end = (block.range.end - run.start) as u64;
+            let is_all_new = matches!(pieces.peek(), Some(Piece::Literal(literal)) if at + literal.len() as u64 - in_piece >= end);
+            while at < end {
+                let piece = pieces.peek().expect("the script makes the whole run");
+                let take = (piece.output_bytes() - in_piece).min(end - at);
+                match piece {
+                    Piece::Copy { offset, .. } => {
+                        let start = offset + in_piece;
+                        self.out.pieces.push(Origin::Old(start), take);
+                        self.expected = start + take;
+                    }
+                    Piece::Literal(literal) => {
+                        let from = usize::try_from(in_piece).expect("in memory");
+                        let to = usize::try_from(in_piece + take).expect("in memory");
+                        self.pack(&literal[from..to], is_all_new.then_some(block))?;
+                    }
+                }
+                at += take;
+                in_piece += take;
+                if in_piece == piece.output_bytes() {
+                    pieces.next();
+                    in_piece = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs new bytes. A whole block is known from now on.
+    fn pack(&mut self, bytes: &[u8], block: Option<&Block>) -> Result<(), StoreError> {
+        let known = block.map(|block| (block.digest, block.len()));
+        let packed = self.out.packer.add(Lane::Small, bytes, known)?;
+        let origin = Origin::New(packed.frame, packed.skip);
+        if let Some((digest, len)) = known {
+            self.known.remember(digest, len, origin);
+        }
+        self.out.pieces.push(origin, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// What makes a run of new bytes of the old stream, as far as long stretches of it stand near the expected place.
+    fn beside_old(&self, run: &[u8], next: Option<Origin>) -> Result<Script, StoreError> {
+        let mut script = Script::new();
+        let Some(previous) = self.previous else {
+            script.literal(run);
+            return Ok(script);
+        };
+        // Up to where the block behind the run was, if that is ahead: then nothing else can be between.
+        let reach = self.expected + run.len() as u64 + SLACK_BYTES;
+        let until = match next {
+            Some(Origin::Old(start)) if start >= self.expected => start.min(reach),
+            _ => reach,
+        };
+        let region = self.expected.saturating_sub(SLACK_BYTES)..until.min(previous.stream.len());
+        if region.is_empty() {
+            script.literal(run);
+            return Ok(script);
+        }
+        let old = previous.stream.read(region.clone())?;
+        let segments = [Segment {
+            start: 0,
+            offset: region.start,
+            len: old.len(),
+        }];
+        let params = Params {
+            window: 128,
+            step: 128,
+            chain: 8,
+            lazy: 0,
+            min: self.cutting.worth_taking(),
+        };
+        let index = Index::new(&old, &segments, params);
+        let parts: Vec<(usize, &[u8])> = run.chunks(PART_BYTES).enumerate().collect();
+        let expected = self.expected;
+        let search = |(number, part): &(usize, &[u8])| {
+            let hint = expected + (number * PART_BYTES) as u64;
+            let mut script = Script::new();
+            index.diff_into(part, hint, &mut script);
+            script
+        };
+        let scripts: Vec<Script> = parts.par_iter().map(search).collect();
+        for part in &scripts {
+            part.pieces().for_each(|piece| script.push(piece));
+        }
+        Ok(script)
+    }
+
+    fn end(mut self, name: &str, options: &Options) -> Result<Scanned, StoreError> {
+        let content = Content::stream(self.cuts);
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let name_of = |name: nix::Result<Option<String>>| name.ok().flatten().unwrap_or_default();
+        let user = nix::unistd::User::from_uid(uid.as_raw().into());
+        let group = nix::unistd::Group::from_gid(gid.as_raw().into());
+        self.out.members = 1;
+        self.out.size_bytes = content.size;
+        self.out.is_file = true;
+        self.out.catalog.add(&Member {
+            path: name.as_bytes().to_vec(),
+            kind: Kind::Regular,
+            mode: 0o600,
+            uid: uid.as_raw(),
+            gid: gid.as_raw(),
+            user: name_of(user.map(|user| user.map(|user| user.name))).into_bytes(),
+            group: name_of(group.map(|group| group.map(|group| group.name))).into_bytes(),
+            mtime: (options.now.as_second(), 0),
+            link: Vec::new(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+            content,
+            header_bytes: 0,
+            torn: false,
+        })?;
+        Ok(self.out)
+    }
+}
