@@ -21,8 +21,6 @@ pub struct Params {
     pub chain: usize,
     /// How many positions further a longer match is looked for.
     pub lazy: usize,
-    /// Shorter matches are not taken.
-    pub min: usize,
 }
 
 impl Default for Params {
@@ -32,7 +30,6 @@ impl Default for Params {
             step: 8,
             chain: 8,
             lazy: 4,
-            min: 0,
         }
     }
 }
@@ -191,11 +188,9 @@ impl<'a> Index<'a> {
         anchor: usize,
         expected: Option<(usize, usize)>,
     ) -> Option<Match> {
-        let is_worth_it = |found: &Match| found.len >= self.params.min;
         let mut best = self
             .hinted(old, at, anchor, expected)
-            .filter(is_worth_it)
-            .or_else(|| self.indexed(old, at, anchor).filter(is_worth_it))?;
+            .or_else(|| self.indexed(old, at, anchor))?;
         for ahead in 1..=self.params.lazy {
             if best.len >= GOOD_BYTES || at + ahead >= old.len() {
                 break;
@@ -298,7 +293,7 @@ fn stride(missed: usize) -> usize {
     (2 * (missed / STRIDE_BYTES) + 1).min(STRIDE_MAX)
 }
 
-fn is_run(bytes: &[u8]) -> bool {
+pub(super) fn is_run(bytes: &[u8]) -> bool {
     bytes[1..] == bytes[..bytes.len() - 1]
 }
 

@@ -4,6 +4,7 @@
 //! bytes. [`diff`](diff::diff) makes one, [`apply`](apply::apply) performs it, [`compose`](compose::compose) folds two
 //! into one, and [`wire`] is its byte form: the delta format of librsync, so that `rdiff patch` reads it.
 
+pub mod align;
 pub mod apply;
 pub mod compose;
 pub mod diff;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
+use crate::catalog::member::PlacedBlock;
 use crate::catalog::{Member, Version};
 use crate::digest::{BLOCK_BYTES, Digest};
 use crate::error::{StoreError, printable};
@@ -26,6 +27,17 @@ pub struct Part {
     pub len: u32,
     /// The first half of its BLAKE3: a million members have two million parts.
     pub digest: [u8; 16],
+}
+
+impl Part {
+    /// What a block must be.
+    pub fn of_block(block: &PlacedBlock) -> Self {
+        Self {
+            offset: block.offset,
+            len: u32::try_from(block.len).expect("a block fits in memory"),
+            digest: half(block.digest),
+        }
+    }
 }
 
 /// A version's parts, in order; they fill its stream.
@@ -99,11 +111,7 @@ impl Parts {
         }
         for block in member.placed_blocks(offset) {
             self.close_gap();
-            self.list.push(Part {
-                offset: block.offset,
-                len: u32::try_from(block.len).expect("a block fits in memory"),
-                digest: half(block.digest),
-            });
+            self.list.push(Part::of_block(&block));
             self.end = block.offset + block.len;
         }
         let padded = offset + member.stream_bytes();

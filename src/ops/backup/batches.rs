@@ -33,9 +33,14 @@ impl Cutting {
         }
     }
 
-    /// Shorter stretches are not worth a slice of their own: 2 KiB.
+    /// Shorter stretches are not worth a slice of their own: 512 bytes.
     pub fn worth_taking(self) -> usize {
-        self.average / 128
+        self.average / 512
+    }
+
+    /// A block of which the slices are shorter on average is stored anew: 4 KiB.
+    pub fn worth_keeping(self) -> u64 {
+        self.average as u64 / 64
     }
 
     /// Where blocks end, but for the last, if what follows may belong to it.

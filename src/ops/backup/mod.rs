@@ -204,6 +204,7 @@ impl Run<'_> {
         problems.extend(shrunk(&scanned, previous));
         let Scanned {
             pieces,
+            placed,
             mut packer,
             catalog,
             cache,
@@ -215,13 +216,14 @@ impl Run<'_> {
             ..
         } = scanned;
         self.monitor.step("writing", None);
-        let rewritten = self.rewritten(previous, &pieces, &mut packer)?;
+        let placed = placed.as_ref().unwrap_or(&pieces);
+        let rewritten = self.rewritten(previous, placed, &mut packer)?;
         let written = packer.finish()?;
         let catalog = catalog.finish()?;
         let now = unique_time(&self.versions, self.options.now);
         let held = match self.options.store_type {
             StoreType::Rdiff => {
-                let placed = rewritten.as_ref().unwrap_or(&pieces);
+                let placed = rewritten.as_ref().unwrap_or(placed);
                 self.hold(previous, &pieces, placed, &written, &mut problems)?
             }
             StoreType::Tar => self.archive(previous, &pieces, &written, now)?,

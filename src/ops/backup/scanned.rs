@@ -13,6 +13,8 @@ use crate::tree::select::LeftOut;
 pub struct Scanned {
     /// The new stream.
     pub pieces: Pieces,
+    /// The same as it is to be stored, if some of what is known of the old stream is stored anew nevertheless.
+    pub placed: Option<Pieces>,
     /// Still holds what was not yet written.
     pub packer: Packer,
     /// The new catalog, complete but for its last page.
@@ -68,6 +70,7 @@ impl Scanned {
         let like = previous.map(|previous| &previous.version.catalog);
         Ok(Self {
             pieces: Pieces::default(),
+            placed: None,
             packer: Packer::start(store, options.knobs)?,
             catalog: CatalogWriter::create(store, like)?,
             cache: None,

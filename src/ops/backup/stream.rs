@@ -12,7 +12,7 @@ use super::content::KnownBlocks;
 use super::scanned::Scanned;
 use super::{Options, Previous};
 use crate::catalog::{Content, Cut, Kind, Member};
-use crate::delta::diff::{Index, Params, Segment};
+use crate::delta::align::Aligner;
 use crate::delta::{Piece, Script};
 use crate::digest::Digest;
 use crate::dump::{Dump, END_BYTES, Started, Summary};
@@ -21,13 +21,14 @@ use crate::report::Monitor;
 use crate::store::Store;
 use crate::store::catalogs::CatalogReader;
 use crate::store::packer::Lane;
-use crate::store::pieces::Origin;
+use crate::store::pieces::{Origin, Pieces};
 use crate::store::staging::Staged;
 
 /// What one thread lays beside the old stream at a time.
 const PART_BYTES: usize = 1 << 20;
-/// So much of the old stream before and behind the expected place is looked at.
-const SLACK_BYTES: u64 = 1 << 20;
+/// So much of the old stream before the expected place is looked at, and so much behind what is expected.
+const BEFORE_BYTES: u64 = 64 << 10;
+const BEHIND_BYTES: u64 = 1 << 20;
 
 /// Reads a dump to its end. Nothing of it counts unless it was complete.
 pub fn scan(
@@ -45,6 +46,7 @@ pub fn scan(
         previous,
         expected: 0,
         cuts: Vec::new(),
+        placed: Pieces::default(),
         monitor,
         out: Scanned::begin(store, options, previous)?,
     };
@@ -105,6 +107,8 @@ struct StreamScan<'a> {
     /// Where in the old stream the next bytes are expected.
     expected: u64,
     cuts: Vec<Cut>,
+    /// The new stream as it is to be stored: see [`Scanned::placed`].
+    placed: Pieces,
     monitor: &'a dyn Monitor,
     out: Scanned,
 }
@@ -191,6 +195,7 @@ impl StreamScan<'_> {
             self.expected = start + block.len();
         }
         self.out.pieces.push(origin, block.len());
+        self.placed.push(origin, block.len());
     }
 
     /// Places neighbouring blocks that nothing is known of. `next` is where the one behind them was found.
@@ -202,46 +207,78 @@ impl StreamScan<'_> {
     ) -> Result<(), StoreError> {
         let run = blocks[0].range.start..blocks[blocks.len() - 1].range.end;
         let script = self.beside_old(&bytes[run.clone()], next)?;
-        let mut pieces = script.pieces().peekable();
-        let (mut at, mut in_piece) = (0, 0);
+        let mut at = 0;
         for block in blocks {
-            let end = (block.range.end - run.start) as u64;
-            let is_all_new = matches!(pieces.peek(), Some(Piece::Literal(literal)) if at + literal.len() as u64 - in_piece >= end);
-            while at < end {
-                let piece = pieces.peek().expect("the script makes the whole run");
-                let take = (piece.output_bytes() - in_piece).min(end - at);
-                match piece {
-                    Piece::Copy { offset, .. } => {
-                        let start = offset + in_piece;
-                        self.out.pieces.push(Origin::Old(start), take);
-                        self.expected = start + take;
-                    }
-                    Piece::Literal(literal) => {
-                        let from = usize::try_from(in_piece).expect("in memory");
-                        let to = usize::try_from(in_piece + take).expect("in memory");
-                        self.pack(&literal[from..to], is_all_new.then_some(block))?;
-                    }
-                }
-                at += take;
-                in_piece += take;
-                if in_piece == piece.output_bytes() {
-                    pieces.next();
-                    in_piece = 0;
-                }
+            let parts: Vec<Piece<'_>> = script.slice(at..at + block.len()).collect();
+            at += block.len();
+            if self.is_coherent(&parts, block)? {
+                self.place_parts(&parts)?;
+            } else {
+                self.place_anew(&bytes[block.range.clone()], &parts, block)?;
             }
         }
         Ok(())
     }
 
-    /// Packs new bytes. A whole block is known from now on.
-    fn pack(&mut self, bytes: &[u8], block: Option<&Block>) -> Result<(), StoreError> {
-        let known = block.map(|block| (block.digest, block.len()));
+    /// Whether it is better to take over what a block has of the old stream than to store the block anew. Each change cuts
+    /// it into more slices; many small ones take more room than what they name, and time.
+    fn is_coherent(&self, parts: &[Piece<'_>], block: &Block) -> Result<bool, StoreError> {
+        let (mut slices, mut is_known) = (0, false);
+        for part in parts {
+            match (part, self.previous) {
+                (Piece::Copy { offset, len }, Some(previous)) => {
+                    is_known = true;
+                    let manifest = previous.stream.manifest();
+                    manifest.slices(*offset..offset + len, &mut |_| slices += 1)?;
+                }
+                _ => slices += 1,
+            }
+        }
+        Ok(is_known && slices * self.cutting.worth_keeping() <= block.len())
+    }
+
+    fn place_parts(&mut self, parts: &[Piece<'_>]) -> Result<(), StoreError> {
+        for part in parts {
+            let origin = match part {
+                Piece::Copy { offset, len } => {
+                    self.expected = offset + len;
+                    Origin::Old(*offset)
+                }
+                Piece::Literal(bytes) => {
+                    let packed = self.out.packer.add(Lane::Small, bytes, None)?;
+                    Origin::New(packed.frame, packed.skip)
+                }
+            };
+            self.out.pieces.push(origin, part.output_bytes());
+            self.placed.push(origin, part.output_bytes());
+        }
+        Ok(())
+    }
+
+    /// Packs a whole block, which is known from now on. What it has of the old stream is still known: that makes the delta.
+    fn place_anew(
+        &mut self,
+        bytes: &[u8],
+        parts: &[Piece<'_>],
+        block: &Block,
+    ) -> Result<(), StoreError> {
+        let known = Some((block.digest, block.len()));
         let packed = self.out.packer.add(Lane::Small, bytes, known)?;
         let origin = Origin::New(packed.frame, packed.skip);
-        if let Some((digest, len)) = known {
-            self.known.remember(digest, len, origin);
+        self.known.remember(block.digest, block.len(), origin);
+        self.placed.push(origin, block.len());
+        let mut skip = packed.skip;
+        for part in parts {
+            let origin = match part {
+                Piece::Copy { offset, len } => {
+                    self.expected = offset + len;
+                    Origin::Old(*offset)
+                }
+                Piece::Literal(_) => Origin::New(packed.frame, skip),
+            };
+            self.out.pieces.push(origin, part.output_bytes());
+            skip += u32::try_from(part.output_bytes()).expect("frames are bounded");
         }
-        self.out.pieces.push(origin, bytes.len() as u64);
         Ok(())
     }
 
@@ -253,37 +290,22 @@ impl StreamScan<'_> {
             return Ok(script);
         };
         // Up to where the block behind the run was, if that is ahead: then nothing else can be between.
-        let reach = self.expected + run.len() as u64 + SLACK_BYTES;
+        let reach = self.expected + run.len() as u64 + BEHIND_BYTES;
         let until = match next {
             Some(Origin::Old(start)) if start >= self.expected => start.min(reach),
             _ => reach,
         };
-        let region = self.expected.saturating_sub(SLACK_BYTES)..until.min(previous.stream.len());
+        let region = self.expected.saturating_sub(BEFORE_BYTES)..until.min(previous.stream.len());
         if region.is_empty() {
             script.literal(run);
             return Ok(script);
         }
         let old = previous.stream.read(region.clone())?;
-        let segments = [Segment {
-            start: 0,
-            offset: region.start,
-            len: old.len(),
-        }];
-        let params = Params {
-            window: 128,
-            step: 128,
-            chain: 8,
-            lazy: 0,
-            min: self.cutting.worth_taking(),
-        };
-        let index = Index::new(&old, &segments, params);
-        let parts: Vec<(usize, &[u8])> = run.chunks(PART_BYTES).enumerate().collect();
+        let aligner = Aligner::of(&old, region.start, self.cutting.worth_taking());
         let expected = self.expected;
+        let parts: Vec<(usize, &[u8])> = run.chunks(PART_BYTES).enumerate().collect();
         let search = |(number, part): &(usize, &[u8])| {
-            let hint = expected + (number * PART_BYTES) as u64;
-            let mut script = Script::new();
-            index.diff_into(part, hint, &mut script);
-            script
+            aligner.align(part, expected + (number * PART_BYTES) as u64)
         };
         let scripts: Vec<Script> = parts.par_iter().map(search).collect();
         for part in &scripts {
@@ -301,6 +323,7 @@ impl StreamScan<'_> {
         self.out.members = 1;
         self.out.size_bytes = content.size;
         self.out.is_file = true;
+        self.out.placed = Some(self.placed);
         self.out.catalog.add(&Member {
             path: name.as_bytes().to_vec(),
             kind: Kind::Regular,
