@@ -105,7 +105,7 @@ pub enum Command {
     History(History),
     /// Show what differs between two versions
     #[command(
-        after_help = "Examples:\n  btw-backup diff home                      the newest against the one before\n  btw-backup diff home --from yesterday\n  btw-backup diff home --from v3 --to v5 -p  with the lines of small text files"
+        after_help = "Examples:\n  btw-backup diff home                      the newest against the one before\n  btw-backup diff home --from yesterday\n  btw-backup diff home --from v3 --to v5 -p  with the lines of small text files\n  btw-backup diff -p db/shop                 which lines of a dump changed, however long it is"
     )]
     Diff(Diff),
     /// Compare a version with the source as it is now; every file is read

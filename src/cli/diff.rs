@@ -16,7 +16,8 @@ use super::{Context, stores};
 use crate::catalog::{Kind, Member};
 use crate::error::{Error, printable};
 use crate::ops::diff::{self, Change};
-use crate::ops::read;
+use crate::ops::{lines, read};
+use crate::store::stream::VersionStream;
 use crate::tree::select::is_below;
 
 /// Longer files are not compared by lines.
@@ -72,6 +73,77 @@ pub fn run(context: &Context, args: &Diff) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
+fn is_stream(member: &Member) -> bool {
+    member.content.is_stream()
+}
+
+/// The lines that differ between two dumps of any length.
+fn patch_streams(
+    out: &mut dyn Write,
+    read: &Read,
+    (from, to): (usize, usize),
+    (old, new): (&Member, &Member),
+) -> Result<(), Error> {
+    let stream = |index| VersionStream::open(&read.store, &read.versions, index);
+    let (older, newer) = (stream(from)?, stream(to)?);
+    let (a, b) = (printable(&old.path), printable(&new.path));
+    writeln!(out, "--- a/{a}\n+++ b/{b}").map_err(unwritten)?;
+    lines::differing(&older, &newer, &mut |stretch| {
+        let is_text = |text: &[u8]| !text.contains(&0);
+        match &stretch.text {
+            Some((old, new)) if is_text(old) && is_text(new) => {
+                write_hunks(out, stretch.before, old, new).map_err(unwritten)
+            }
+            _ => writeln!(
+                out,
+                "@@ -{} +{} @@ {} bytes instead of {}, not compared by line",
+                stretch.before.0 + 1,
+                stretch.before.1 + 1,
+                stretch.bytes.1,
+                stretch.bytes.0
+            )
+            .map_err(unwritten),
+        }
+    })
+}
+
+/// Writes the hunks of a stretch; so many lines lie before it.
+fn write_hunks(
+    out: &mut dyn Write,
+    before: (u64, u64),
+    old: &[u8],
+    new: &[u8],
+) -> std::io::Result<()> {
+    let diff = TextDiff::configure()
+        .timeout(PATCH_TIME)
+        .diff_lines(old, new);
+    for group in diff.grouped_ops(lines::CONTEXT_LINES) {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            continue;
+        };
+        let (olds, news) = (
+            first.old_range().start..last.old_range().end,
+            first.new_range().start..last.new_range().end,
+        );
+        writeln!(
+            out,
+            "@@ -{},{} +{},{} @@",
+            before.0 + olds.start as u64 + u64::from(!olds.is_empty()),
+            olds.len(),
+            before.1 + news.start as u64 + u64::from(!news.is_empty()),
+            news.len()
+        )?;
+        for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
+            out.write_all(change.tag().to_string().as_bytes())?;
+            out.write_all(change.value())?;
+            if change.missing_newline() {
+                out.write_all(b"\n\\ No newline at end of file\n")?;
+            }
+        }
+    }
+    Ok(())
+}
+
 struct Answer<'a> {
     out: &'a mut dyn Write,
     read: &'a Read,
@@ -108,7 +180,12 @@ impl Answer<'_> {
         let line = format!("{:<9} {}\n", change.word(), rows::name(member));
         self.out.write_all(line.as_bytes()).map_err(unwritten)?;
         if self.args.patch && change != Change::Metadata {
-            self.patch(old, new)?;
+            match (old, new) {
+                (Some(old), Some(new)) if is_stream(old) && is_stream(new) => {
+                    patch_streams(self.out, self.read, self.indices, (old, new))?;
+                }
+                _ => self.patch(old, new)?,
+            }
         }
         Ok(())
     }

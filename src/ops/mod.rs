@@ -6,6 +6,7 @@ pub mod compare;
 pub mod delete;
 pub mod diff;
 pub mod import;
+pub mod lines;
 pub mod live;
 pub mod look;
 pub mod parts;

@@ -681,6 +681,40 @@ fn an_insertion_at_the_front_costs_what_was_inserted() {
 }
 
 #[test]
+fn diff_shows_the_lines_of_dumps_that_changed() {
+    let home = Home::new();
+    let script = |n: u32| {
+        format!(
+            "seq 1 {}; [ {n} = 0 ] || echo inserted {n}; seq 200000 -1 150000; [ {n} = 3 ] || seq 7 {}; seq 300 900; [ {n} != 2 ] || printf 'no newline'",
+            40_000 + n,
+            3000 * (n + 1)
+        )
+    };
+    for n in 0..4 {
+        home.run(&["cmd", "x", "s", "--", "sh", "-c", &script(n)])
+            .ends(0);
+    }
+    for (from, to) in [(1, 2), (2, 3), (3, 4), (1, 4), (4, 1), (2, 2)] {
+        let (from, to) = (format!("v{from}"), format!("v{to}"));
+        let shown = home
+            .run(&["diff", "-p", "s", "--from", &from, "--to", &to])
+            .ends(0)
+            .out;
+        let (old, new) = (home.restored(&from, "s"), home.restored(&to, "s"));
+        assert!(shown.len() < 200_000, "{from} {to}: {}", shown.len());
+        if from != to {
+            let patch = home.path("patch");
+            fs::write(&patch, shown.split_once('\n').unwrap().1).unwrap();
+            tool(
+                "patch",
+                &["-s", old.to_str().unwrap(), patch.to_str().unwrap()],
+            );
+        }
+        tool("cmp", &[old.to_str().unwrap(), new.to_str().unwrap()]);
+    }
+}
+
+#[test]
 fn another_reader_understands_raw_streams() {
     let home = Home::new();
     for n in 1..=3 {
