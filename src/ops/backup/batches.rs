@@ -1,25 +1,27 @@
 //! A raw stream as it comes: read ahead, and cut by content.
 
 use std::io::Read;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use fastcdc::v2020::{FastCDC, Normalization};
+use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::store::codec::Knobs;
 
 /// So much is read before it is looked at.
 const BATCH_BYTES: usize = 8 << 20;
-/// So many batches are in memory: one is read, one waits, one is worked on.
-const BATCHES: usize = 3;
+/// So many batches are in memory: one is read, one is cut, one is placed, one waits.
+const BATCHES: usize = 4;
 
 /// How a raw stream is cut.
 #[derive(Debug, Clone, Copy)]
 pub struct Cutting {
     min: usize,
     average: usize,
-    /// No block is longer.
-    pub max: usize,
+    max: usize,
 }
 
 impl Cutting {
@@ -44,7 +46,7 @@ impl Cutting {
     }
 
     /// Where blocks end, but for the last, if what follows may belong to it.
-    pub fn ends(self, bytes: &[u8], is_last: bool) -> Vec<usize> {
+    fn ends(self, bytes: &[u8], is_last: bool) -> Vec<usize> {
         let cutter = FastCDC::with_level(
             bytes,
             self.min,
@@ -61,86 +63,141 @@ impl Cutting {
     }
 }
 
-/// A part of the stream. Room is left in front for what is left of the part before.
+/// A block of a batch.
+pub struct Block {
+    /// Where it is in the batch's bytes.
+    pub range: Range<usize>,
+    /// Its BLAKE3.
+    pub digest: Digest,
+}
+
+impl Block {
+    /// Its length.
+    pub fn len(&self) -> u64 {
+        self.range.len() as u64
+    }
+}
+
+/// A part of the stream.
 pub struct Batch {
     buffer: Vec<u8>,
+    /// So much may be left of the part before: room for it is in front.
     room: usize,
-    len: usize,
-    /// Nothing follows.
-    pub is_last: bool,
+    /// Where the part begins and ends in the buffer.
+    range: Range<usize>,
+    is_last: bool,
+    /// The part's blocks, one after the other.
+    pub blocks: Vec<Block>,
 }
 
 impl Batch {
-    /// Its bytes, with `rest` in front.
-    pub fn with(&mut self, rest: &[u8]) -> &[u8] {
-        let start = self.room - rest.len();
-        self.buffer[start..self.room].copy_from_slice(rest);
-        &self.buffer[start..self.room + self.len]
+    fn new(room: usize) -> Self {
+        Self {
+            buffer: vec![0; room + BATCH_BYTES],
+            room,
+            range: room..room,
+            is_last: false,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
     }
 
     fn read(&mut self, output: &mut dyn Read) -> std::io::Result<()> {
-        (self.len, self.is_last) = (0, false);
-        while self.len < BATCH_BYTES {
-            let free = &mut self.buffer[self.room + self.len..];
-            match output.read(free) {
-                Ok(0) => {
-                    self.is_last = true;
-                    break;
-                }
-                Ok(count) => self.len += count,
+        (self.range, self.is_last) = (self.room..self.room, false);
+        while self.range.end < self.buffer.len() && !self.is_last {
+            match output.read(&mut self.buffer[self.range.end..]) {
+                Ok(0) => self.is_last = true,
+                Ok(count) => self.range.end += count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
+
+    /// Cuts it, with `rest` in front, and leaves in `rest` what may belong to a block that goes on.
+    fn cut(&mut self, cutting: Cutting, rest: &mut Vec<u8>) {
+        self.range.start = self.room - rest.len();
+        self.buffer[self.range.start..self.room].copy_from_slice(rest);
+        let bytes = self.bytes();
+        let ends = cutting.ends(bytes, self.is_last);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let ranges: Vec<Range<usize>> = starts.zip(&ends).map(|(from, to)| from..*to).collect();
+        let block = |range: &Range<usize>| Block {
+            range: range.clone(),
+            digest: Digest::of(&bytes[range.clone()]),
+        };
+        let blocks = ranges.par_iter().map(block).collect();
+        let used = ends.last().copied().unwrap_or(0);
+        rest.clear();
+        rest.extend_from_slice(&bytes[used..]);
+        self.blocks = blocks;
+        self.range.end = self.range.start + used;
+    }
 }
 
-/// The stream as another thread reads it, lest its program waits.
+type Next = std::io::Result<Batch>;
+
+/// The stream as other threads read and cut it, lest its program waits.
 pub struct Batches {
-    full: Receiver<std::io::Result<Batch>>,
+    full: Receiver<Next>,
     empty: SyncSender<Batch>,
 }
 
 impl Batches {
-    /// Begins to read. `room` is how much may be left of a part.
-    pub fn of(mut output: Box<dyn Read + Send>, room: usize) -> Result<Self, Error> {
+    /// Begins to read.
+    pub fn of(mut output: Box<dyn Read + Send>, cutting: Cutting) -> Result<Self, Error> {
         let (empty, free) = sync_channel::<Batch>(BATCHES);
-        let (sender, full) = sync_channel(BATCHES);
+        let (read, uncut) = sync_channel::<Next>(BATCHES);
+        let (cut, full) = sync_channel(BATCHES);
         for _ in 0..BATCHES {
-            let batch = Batch {
-                buffer: vec![0; room + BATCH_BYTES],
-                room,
-                len: 0,
-                is_last: false,
-            };
+            let batch = Batch::new(cutting.max);
             empty.send(batch).expect("there is room for all");
         }
-        let run = move || {
+        // Neither is waited for: where the program says nothing and the run has failed, one might read for ever. Whoever
+        // listens may have given up.
+        start(move || {
             while let Ok(mut batch) = free.recv() {
                 let result = batch.read(&mut *output);
                 let is_last = batch.is_last || result.is_err();
-                // Whoever listened may have given up.
-                if sender.send(result.map(|()| batch)).is_err() || is_last {
+                if read.send(result.map(|()| batch)).is_err() || is_last {
                     return;
                 }
             }
-        };
-        // Not waited for: where the program says nothing and the run has failed, it might read for ever.
-        std::thread::Builder::new()
-            .spawn(run)
-            .map_err(|error| Error::file("start", "a thread", error))?;
+        })?;
+        start(move || {
+            let mut rest = Vec::new();
+            for mut batch in uncut {
+                if let Ok(batch) = &mut batch {
+                    batch.cut(cutting, &mut rest);
+                }
+                if cut.send(batch).is_err() {
+                    return;
+                }
+            }
+        })?;
         Ok(Self { full, empty })
     }
 
     /// The parts in order.
-    pub fn iter(&self) -> impl Iterator<Item = std::io::Result<Batch>> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Next> + '_ {
         self.full.iter()
     }
 
     /// Takes a part back that was used.
     pub fn give_back(&self, batch: Batch) {
-        // The last one is not needed any more.
+        // The last ones are not needed any more.
         let _ = self.empty.send(batch);
     }
+}
+
+fn start(run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let started = std::thread::Builder::new().spawn(run);
+    started
+        .map(drop)
+        .map_err(|error| Error::file("start", "a thread", error))
 }

@@ -3,11 +3,9 @@
 //! A block that differs is often the old one with a few rows changed. Such blocks are laid beside the old stream, of which
 //! long stretches are taken over: a change costs what changed, and the old stream's delta is known without a search.
 
-use std::ops::Range;
-
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
-use super::batches::{Batches, Cutting};
+use super::batches::{Batches, Block, Cutting};
 use super::content::KnownBlocks;
 use super::scanned::Scanned;
 use super::{Options, Previous};
@@ -51,7 +49,7 @@ pub fn scan(
         out: Scanned::begin(store, options, previous)?,
     };
     let Started { output, verdict } = dump.start()?;
-    let batches = Batches::of(output, scan.cutting.max)?;
+    let batches = Batches::of(output, scan.cutting)?;
     let end = scan.run(&batches)?;
     scan.out.said = verdict.finish(&Summary {
         bytes: scan.out.pieces.len(),
@@ -113,50 +111,24 @@ struct StreamScan<'a> {
     out: Scanned,
 }
 
-/// A block of a batch.
-struct Block {
-    range: Range<usize>,
-    digest: Digest,
-}
-
-impl Block {
-    fn len(&self) -> u64 {
-        self.range.len() as u64
-    }
-}
-
 impl StreamScan<'_> {
     /// Places all that comes, and returns the last bytes.
     fn run(&mut self, batches: &Batches) -> Result<Vec<u8>, Error> {
-        let (mut end, mut rest) = (Vec::new(), Vec::new());
+        let mut end = Vec::new();
         for batch in batches.iter() {
             let unread = |error| Error::Dump(format!("Cannot read the dump: {error}"));
-            let mut batch = batch.map_err(unread)?;
-            let is_last = batch.is_last;
-            let bytes = batch.with(&rest);
-            let ends = self.cutting.ends(bytes, is_last);
-            let used = ends.last().copied().unwrap_or(0);
-            self.place(&bytes[..used], &ends)?;
-            self.monitor.advance(used as u64);
-            end.extend_from_slice(&bytes[used.saturating_sub(END_BYTES)..used]);
+            let batch = batch.map_err(unread)?;
+            let bytes = batch.bytes();
+            self.place(bytes, &batch.blocks)?;
+            self.monitor.advance(bytes.len() as u64);
+            end.extend_from_slice(&bytes[bytes.len().saturating_sub(END_BYTES)..]);
             end.drain(..end.len().saturating_sub(END_BYTES));
-            rest.clear();
-            rest.extend_from_slice(&bytes[used..]);
             batches.give_back(batch);
         }
         Ok(end)
     }
 
-    fn place(&mut self, bytes: &[u8], ends: &[usize]) -> Result<(), StoreError> {
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let ranges: Vec<Range<usize>> = starts.zip(ends).map(|(from, to)| from..*to).collect();
-        let blocks: Vec<Block> = ranges
-            .par_iter()
-            .map(|range| Block {
-                range: range.clone(),
-                digest: Digest::of(&bytes[range.clone()]),
-            })
-            .collect();
+    fn place(&mut self, bytes: &[u8], blocks: &[Block]) -> Result<(), StoreError> {
         self.cuts.extend(blocks.iter().map(|block| Cut {
             len: u32::try_from(block.len()).expect("blocks are bounded"),
             digest: block.digest,
