@@ -16,6 +16,7 @@ use crate::config::workdir::{Seen, Workdir};
 use crate::error::{Error, with_causes};
 use crate::ops::backup::{self, Expected, Options, Outcome, Report, Source};
 use crate::store::codec::Knobs;
+use crate::store::collect::Unfinished;
 use crate::store::{Store, collect};
 
 /// How a store is written to.
@@ -71,7 +72,7 @@ impl Job<'_> {
         let report = result.inspect_err(|error| {
             backup::log_failure(store, &options, error);
             // Room for others at once; what cannot be removed now goes with the next run.
-            let _ = collect::remove_temporaries(store);
+            let _ = clear_up(store, options.now, error);
         })?;
         let mut exit = tell(context.output, dst, &report);
         // Where there is no room for it, the backup is done all the same.
@@ -126,6 +127,18 @@ impl Job<'_> {
             knobs: Knobs::REAL,
         })
     }
+}
+
+/// Removes what a failed run left. What it staged is of use to the next one, but not of a dump that failed: that may
+/// fail every night.
+fn clear_up(store: &Store, now: Timestamp, error: &Error) -> Result<(), Error> {
+    collect::remove_temporaries(store)?;
+    if matches!(error, Error::Dump(_)) {
+        let state = store.current()?;
+        let versions = store.versions(&state)?;
+        collect::collect(store, &state, &versions, now, Unfinished::Goes)?;
+    }
+    Ok(())
 }
 
 /// Says that a setting of the Python tool does nothing yet.

@@ -65,7 +65,9 @@ pub fn selection(context: &Context, general: &General, source: &Path) -> Result<
 pub fn run(context: &Context, args: &Compare) -> Result<Exit, Error> {
     let general = stores::existing_config(context)?;
     let read = stores::open_to_read(context, &args.reading)?;
-    let version = &read.versions[read.index(context, &args.at.at)?];
+    let index = read.index(context, &args.at.at)?;
+    read.refuse_dump(index)?;
+    let version = &read.versions[index];
     let source = normal(&args.src)?;
     // What a backup leaves out is not new.
     let selection = selection(context, &general, &source)?;

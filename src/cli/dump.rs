@@ -21,17 +21,19 @@ use crate::store::{Presence, Store};
 const BEGINNING_BYTES: u64 = 4096;
 
 pub fn db(context: &Context, args: &Db) -> Result<Exit, Error> {
-    let (source, dst) = match (args.globals, &args.names[..]) {
-        (true, [dst]) => (DumpSource::Globals, dst),
-        (true, _) => {
+    let (source, dst) = match (args.globals, &args.second) {
+        (true, None) => (DumpSource::Globals, &args.first),
+        (true, Some(_)) => {
             return Err(Error::Usage(
                 "-g (--globals) cannot be used with a database name".into(),
             ));
         }
-        (false, [name, dst]) if !name.is_empty() => (DumpSource::Database(name.clone()), dst),
+        (false, Some(dst)) if !args.first.is_empty() => {
+            (DumpSource::Database(args.first.clone()), dst)
+        }
         (false, _) => {
             return Err(Error::Usage(
-                "either -g (--globals) or a database name must be specified".into(),
+                "either -g (--globals) or a database name must be specified, and the store".into(),
             ));
         }
     };

@@ -50,7 +50,7 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Exit, Error> {
 pub fn cat(context: &Context, args: &Cat) -> Result<Exit, Error> {
     let read = stores::open_to_read(context, &args.reading)?;
     let index = read.index(context, &args.at.at)?;
-    let path = read.file(args.path.as_ref())?;
+    let path = read.file(index, args.path.as_ref())?;
     Output::answer_with(|out| read::cat(&read.store, &read.versions, index, &path, out))?;
     Ok(Exit::Done)
 }
@@ -126,7 +126,7 @@ fn gone(versions: &[Version], spans: &[Span], zone: &TimeZone) -> String {
 pub fn history(context: &Context, args: &History) -> Result<Exit, Error> {
     let read = stores::open_to_read(context, &args.reading)?;
     let last = read.index(context, &args.at.at)?;
-    let path = read.file(args.path.as_ref())?;
+    let path = read.file(last, args.path.as_ref())?;
     let versions = &read.versions[..=last];
     let spans = look::history(&read.store, versions, &path)?;
     if spans.is_empty() {

@@ -46,6 +46,9 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     if args.target == Path::new("-") {
         return to_output(args, &read, index);
     }
+    if args.in_place {
+        read.refuse_dump(index)?;
+    }
     // What is not there can be restored as without it.
     if args.in_place && args.target.exists() {
         return in_place::run(context, args, &read, index, &choice);

@@ -12,7 +12,7 @@ use super::Context;
 use super::args::Reading;
 use super::owner::{self, Ownership};
 use crate::catalog::Version;
-use crate::catalog::version::resolve;
+use crate::catalog::version::{StreamKind, resolve};
 use crate::config::general::General;
 use crate::error::Error;
 use crate::format::legacy::is_legacy;
@@ -68,10 +68,24 @@ impl Read {
         Ok(index.expect("resolved from these"))
     }
 
-    /// The same; without one the file that the source is.
-    pub fn file(&self, text: Option<&OsString>) -> Result<Vec<u8>, Error> {
-        let path = self.path(Some(text.unwrap_or(&OsString::new())))?;
-        if path.is_empty() && text.is_none() {
+    /// Refuses what needs a place in a file system, if the version has none.
+    pub fn refuse_dump(&self, index: usize) -> Result<(), Error> {
+        match self.versions[index].stream {
+            StreamKind::Tar => Ok(()),
+            StreamKind::Raw => Err(Error::Refused(format!(
+                "{0} holds a dump, which has no place of its own: restore it to a new file, or `btw-backup restore {0} -` to the standard output",
+                self.store.name()
+            ))),
+        }
+    }
+
+    /// The same; without one the file that the source was in the version with this index.
+    pub fn file(&self, index: usize, text: Option<&OsString>) -> Result<Vec<u8>, Error> {
+        if text.is_some() {
+            return self.path(text);
+        }
+        let path = self.versions[index].catalog.first.clone();
+        if path.is_empty() {
             return Err(Error::Usage(format!(
                 "{} is a tree: name a file in it; btw-backup ls shows what there is",
                 self.store.name()

@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// Options that would make something else than one stream of the same text: another file, format or verbosity, or a
 /// question. By their long names; the programs take abbreviations too.
-const REFUSED: [&str; 11] = [
+const REFUSED: [&str; 14] = [
     "file",
     "format",
     "jobs",
@@ -25,6 +25,10 @@ const REFUSED: [&str; 11] = [
     "version",
     "help",
     "restrict-key",
+    // What tells the server's version would not know of them: CONNINFO.
+    "host",
+    "port",
+    "username",
 ];
 
 /// What is dumped of a server.
@@ -143,9 +147,13 @@ impl Program {
     }
 }
 
-/// The key in a dump's first bytes.
+/// The key in a dump's first bytes. It stands before anything that comes from the database.
 pub fn restrict_key(beginning: &[u8]) -> Option<String> {
-    let mut lines = beginning.split_inclusive(|byte| *byte == b'\n');
+    let lines = beginning.split_inclusive(|byte| *byte == b'\n');
+    let mut lines = lines.take_while(|line| {
+        let heads = [&b"--"[..], b"\n", b"\\restrict "];
+        heads.iter().any(|head| line.starts_with(head))
+    });
     let key = lines.find_map(|line| line.strip_prefix(b"\\restrict ")?.strip_suffix(b"\n"))?;
     let is_key = !key.is_empty() && key.iter().all(u8::is_ascii_alphanumeric);
     String::from_utf8(key.to_vec()).ok().filter(|_| is_key)
@@ -262,7 +270,6 @@ impl Dump for Postgres {
         if let Some(key) = &self.restrict_key {
             args.push(format!("--restrict-key={key}").into());
         }
-        args.extend(self.args.iter().map(OsString::from));
         let database = match &self.what {
             What::Database(name) => Some(format!("dbname={}", quoted(name))),
             What::Globals => {
@@ -274,6 +281,8 @@ impl Dump for Postgres {
         if !conninfo.is_empty() {
             args.push(format!("--dbname={conninfo}").into());
         }
+        // Behind ours: one that lacks its value must not take one of these for it.
+        args.extend(self.args.iter().map(OsString::from));
         let (output, running) = self.process(self.program(), args).start()?;
         Ok(Started {
             output: Box::new(output) as Box<dyn Read + Send>,
@@ -319,7 +328,7 @@ fn check_arg(arg: &str) -> Result<(), String> {
     let name = long.split('=').next().unwrap_or(long);
     match REFUSED.iter().find(|refused| refused.starts_with(name)) {
         Some(refused) => Err(format!(
-            "ARGS: '{arg}': --{refused} cannot be used here: a dump is one stream of plain SQL, made without questions"
+            "ARGS: '{arg}': --{refused} cannot be used here: a dump is one stream of plain SQL, made without questions, and how to connect is said in CONNINFO"
         )),
         None => Ok(()),
     }
@@ -407,6 +416,9 @@ mod tests {
         assert_eq!(restrict_key(dump).as_deref(), Some("aB9"));
         assert_eq!(restrict_key(b"\\restrict a b\n"), None);
         assert_eq!(restrict_key(b"\\restrict cut"), None);
+        // Planted in a comment.
+        let planted = b"--\n\nCOMMENT ON SCHEMA a IS '\n\\restrict evil\n';\n";
+        assert_eq!(restrict_key(planted), None);
     }
 
     #[test]
@@ -443,7 +455,8 @@ mod tests {
             assert_eq!(check_arg(good), Ok(()), "{good}");
         }
         for bad in [
-            "-Fc", "-f", "x", "--", "--file=x", "--form=c", "--jobs", "--verb", "--pass", "--d=x",
+            "-Fc", "-f", "x", "--", "--file=x", "--form=c", "--jobs", "--verb", "--pass",
+            "--host=x", "--d=x",
         ] {
             assert!(check_arg(bad).is_err(), "{bad}");
         }

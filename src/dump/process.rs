@@ -90,7 +90,9 @@ impl Process {
 
     /// Runs it to its end and returns what it printed.
     pub fn answer(&self) -> Result<String, Error> {
-        let output = self.command().output();
+        let mut command = self.command();
+        apart(&mut command);
+        let output = command.output();
         let output = output.map_err(|error| self.cannot_run(&error))?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
@@ -193,7 +195,7 @@ fn watch(program: Pid) {
     }
 }
 
-/// Ends all that is left of a program and of what it has started.
+/// Ends all that is left of a program and of what it has started, but for what has made itself a group of its own.
 fn end_group(program: Pid) {
     // There may be nothing left.
     let _ = kill_process_group(program, Signal::KILL);

@@ -18,6 +18,8 @@ const MIN_BYTES: usize = 64;
 const ANCHOR_LINES: usize = 8;
 /// So many lines around what differs are shown.
 pub const CONTEXT_LINES: usize = 3;
+/// Lines may be long: no more around it is shown.
+const CONTEXT_MAX_BYTES: usize = 64 << 10;
 /// Longer stretches are not compared by lines.
 const STRETCH_MAX_BYTES: u64 = 4 << 20;
 
@@ -91,13 +93,15 @@ impl Comparison<'_> {
             return Ok(());
         }
         if !goes_on {
-            self.stretch((old, new), first_lines(bytes), see)?;
+            let head = first_lines(bytes);
+            self.stretch((old, new), &head[..head.len().min(CONTEXT_MAX_BYTES)], see)?;
         }
         let count = newlines(bytes) as u64;
         self.lines = (self.lines.0 + count, self.lines.1 + count);
         self.at = (old + bytes.len() as u64, new + bytes.len() as u64);
         self.tail.extend_from_slice(bytes);
-        self.tail = last_lines(&self.tail).to_vec();
+        let tail = last_lines(&self.tail);
+        self.tail = tail[tail.len().saturating_sub(CONTEXT_MAX_BYTES)..].to_vec();
         Ok(())
     }
 

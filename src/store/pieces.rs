@@ -82,6 +82,9 @@ impl Pieces {
 
     /// Whether the new stream is the old one, byte for byte.
     pub fn is_all_of(&self, old_bytes: u64) -> bool {
+        if old_bytes == 0 {
+            return self.pieces.is_empty();
+        }
         self.pieces
             == [Piece {
                 start: 0,

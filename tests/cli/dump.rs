@@ -331,6 +331,52 @@ fn b1_no_version_is_made_of_a_dump_that_failed() {
 }
 
 #[test]
+fn b1_nothing_is_left_of_a_large_dump_that_failed() {
+    let home = Home::new();
+    let noise = home.path("noise");
+    self::noise(&noise, 24);
+    let failing = format!("cat {}; exit 1", noise.display());
+    let fail = || {
+        home.run(&["cmd", "x", "s", "--", "sh", "-c", &failing])
+            .ends(1)
+    };
+    fail();
+    // A store that never had a version is anybody's.
+    home.run(&["cmd", "y", "s", "--", "echo", "1"]).ends(0);
+    let before = bytes_below(&home.store("s").join("objects"));
+    home.run(&["cmd", "y", "s", "--", "sh", "-c", &failing])
+        .ends(1);
+    assert_eq!(bytes_below(&home.store("s").join("objects")), before);
+    assert_no_leftovers(&home, "s");
+}
+
+#[test]
+fn b1_an_empty_output_counts_only_where_it_is_allowed() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("conf/cmd")).unwrap();
+    fs::set_permissions(home.path("conf/cmd"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(home.path("conf/cmd/x.toml"), "MIN_SIZE = \"0B\"\n").unwrap();
+    let run = |program: &[&str]| {
+        let args = [&["cmd", "x", "s", "--"], program].concat();
+        home.run(&args).ends(0).out
+    };
+    run(&["true"]);
+    assert!(run(&["true"]).contains("no change"));
+    run(&["echo", "1"]);
+    home.run(&["cmd", "x", "s", "--", "true"]).ends(3);
+    run(&["echo", "2"]);
+    home.run(&["verify", "--deep", "s"]).ends(0);
+    for (version, expected) in [("v1", ""), ("v2", "1\n"), ("v3", ""), ("v4", "2\n")] {
+        assert_eq!(
+            home.run(&["restore", "--at", version, "s", "-"])
+                .ends(0)
+                .out,
+            expected
+        );
+    }
+}
+
+#[test]
 fn k7_a_program_that_is_missing_or_too_old_is_said_before_anything_starts() {
     let (server, home) = (server(), Home::new());
     server.create("old");
@@ -383,7 +429,7 @@ fn g8_passwords_are_not_on_command_lines_nor_in_logs() {
     let args = fs::read_to_string(home.path("bin/args")).unwrap();
     assert!(
         args.starts_with("--no-password --restrict-key=")
-            && args.ends_with(" --no-owner --dbname=dbname='shop'\n"),
+            && args.ends_with(" --dbname=dbname='shop' --no-owner\n"),
         "{args}"
     );
     let log = fs::read_to_string(home.store("s").join("log.txt")).unwrap();
@@ -763,6 +809,14 @@ fn k3_what_cannot_be_is_refused() {
     home.run(&["cmd", "x", "s"]).ends(2);
     home.run(&["cmd", "", "s", "--", "echo"]).ends(2);
     home.run(&["restore", "s", "--partial", "-"]).ends(2);
+    let here = home.path("src");
+    let here = here.to_str().unwrap();
+    home.run(&["restore", "--in-place", "s", here])
+        .ends(1)
+        .complains("holds a dump");
+    home.run(&["compare", "s", here])
+        .ends(1)
+        .complains("holds a dump");
     home.fs(&src, "tree").ends(0);
     home.run(&["restore", "tree", "-"])
         .ends(1)

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use btw_backup::ops::backup::Outcome;
 use btw_backup::store::Store;
+use btw_backup::store::catalogs::CatalogReader;
+use btw_backup::store::heads::Heads;
 use btw_backup::store::stream::VersionStream;
 
 use crate::deletion::{deleted, how};
 use crate::random::Random;
 use crate::sim::{Fault, SimDisk, Survival};
-use crate::world::{dump_options, rows, run, streams, text, versions};
+use crate::world::{dump_options, named_dump_options, rows, run, streams, text, versions};
 
 const STEPS: i64 = 16;
 
@@ -84,6 +86,32 @@ fn history(seed: u64) -> u64 {
     }
     assert!(known.is_empty(), "seed {seed}: versions are missing");
     versions.len() as u64
+}
+
+#[test]
+fn a_dump_that_goes_on_under_another_name_is_found_by_it() {
+    let disk = SimDisk::default();
+    let dumps = [text(1, 600_000), text(1, 600_010), text(1, 600_020)];
+    for (hour, (name, dump)) in (0..).zip(["m", "z", "a"].into_iter().zip(&dumps)) {
+        run(
+            Arc::new(disk.clone()),
+            &named_dump_options(name, dump.clone(), hour, 9),
+        )
+        .unwrap();
+    }
+    let store = Store::new(Arc::new(disk.clone()), "sim");
+    for (version, name) in versions(Arc::new(disk))
+        .unwrap()
+        .iter()
+        .zip(["m", "z", "a"])
+    {
+        assert!(version.catalog.level > 0, "one page shows nothing");
+        let found = Heads::open(&store, &version.catalog).get(name.as_bytes());
+        assert!(found.unwrap().is_some(), "{name}");
+        let mut members =
+            CatalogReader::open_at(&store, &version.catalog, name.as_bytes()).unwrap();
+        assert_eq!(members.next_member().unwrap().unwrap().0, 0, "{name}");
+    }
 }
 
 #[test]

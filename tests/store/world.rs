@@ -112,16 +112,16 @@ pub fn options(source: &Path, hour: i64, count: u64, fulls_kept: usize) -> Optio
 
 /// A dump that is in memory.
 #[derive(Debug)]
-struct Bytes(Vec<u8>);
+struct Bytes(&'static str, Vec<u8>);
 
 impl Dump for Bytes {
     fn name(&self) -> &'static str {
-        "dump"
+        self.0
     }
 
     fn start(&self) -> Result<Started, Error> {
         Ok(Started {
-            output: Box::new(Cursor::new(self.0.clone())),
+            output: Box::new(Cursor::new(self.1.clone())),
             verdict: Box::new(Always),
         })
     }
@@ -149,8 +149,13 @@ pub fn rows(generation: u64) -> Vec<u8> {
 
 /// The options for the backup of a dump.
 pub fn dump_options(dump: Vec<u8>, hour: i64, count: u64) -> Options {
+    named_dump_options("dump", dump, hour, count)
+}
+
+/// The same for one of another name.
+pub fn named_dump_options(name: &'static str, dump: Vec<u8>, hour: i64, count: u64) -> Options {
     Options {
-        source: Source::Dump(Arc::new(Bytes(dump))),
+        source: Source::Dump(Arc::new(Bytes(name, dump))),
         ..options(Path::new(""), hour, count, 1)
     }
 }

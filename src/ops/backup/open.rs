@@ -73,9 +73,9 @@ pub(super) fn open_or_create(store: &Store, options: &Options) -> Result<State, 
 
 fn refuse_state(store: &Store, state: &State, options: &Options) -> Result<(), Error> {
     refuse_unexpected(store, state, options)?;
-    // What was imported belongs to the first source that goes on with it.
+    // What was imported belongs to the first source that goes on with it; so does a store that never had a version.
     let same = state.host == options.host && state.source == options.source_name;
-    if same || state.source.is_empty() || options.adopt {
+    if same || state.source.is_empty() || state.next_seq == 1 || options.adopt {
         return Ok(());
     }
     let (owner, source) = (&state.host, printable(&state.source));
