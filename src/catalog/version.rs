@@ -156,7 +156,7 @@ pub struct NoVersion(String);
 pub fn resolve<'a>(versions: &'a [Version], when: &When) -> Result<&'a Version, NoVersion> {
     let (Some(first), Some(last)) = (versions.first(), versions.last()) else {
         return Err(NoVersion(
-            "There is no version yet; make one with btw-backup fs".into(),
+            "There is no version yet; make one with btw-backup fs, db or cmd".into(),
         ));
     };
     let range = || format!("{} to {}", describe(first), describe(last));

@@ -113,7 +113,7 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup compare home /home/ada\n  btw-backup compare --at v3 home /home/ada\n\n'silent': another content, though size and time are the same. Exit code 3 if anything differs."
     )]
     Compare(Compare),
-    /// Write the tar archive of a version
+    /// Write the tar archive of a version, or the dump
     #[command(
         after_help = "Examples:\n  btw-backup export home home.tar\n  btw-backup export --at v3 home - | tar -t"
     )]

@@ -1,7 +1,10 @@
 //! `db` and `cmd`: one backup of a database, of a command's output.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::backing::{Job, Open, Writing};
 use super::dump_args::{Cmd, Db};
@@ -12,7 +15,7 @@ use crate::config::dump::{DumpConfig, DumpSource};
 use crate::config::workdir::Workdir;
 use crate::dump::postgres::{Connection, Postgres, What, restrict_key};
 use crate::dump::{Command, Dump, Process, StandardInput, User};
-use crate::error::Error;
+use crate::error::{Error, printable};
 use crate::ops::backup::Source;
 use crate::store::stream::VersionStream;
 use crate::store::{Presence, Store};
@@ -60,7 +63,9 @@ pub fn db(context: &Context, args: &Db) -> Result<Exit, Error> {
         detail,
     })?;
     // Before anything is touched.
-    let has_key = postgres.probe()?.has_restrict_key();
+    let probed = postgres.probe();
+    let probed = probed.inspect_err(|error| log_failure(context, args, dst, &source, error));
+    let has_key = probed?.has_restrict_key();
     run(
         context,
         &args.writing,
@@ -75,6 +80,23 @@ pub fn db(context: &Context, args: &Db) -> Result<Exit, Error> {
             Ok(Source::Dump(Arc::new(postgres.clone())))
         },
     )
+}
+
+/// Notes in the store's log, if there is a store of this source, why no dump was begun.
+fn log_failure(context: &Context, args: &Db, dst: &str, source: &DumpSource, error: &Error) {
+    let log = || {
+        let general = stores::existing_config(context)?;
+        let work = Workdir::of_dump(&context.config_dir, source.clone());
+        let user = args.writing.user.as_deref();
+        let ownership = owner::of_store(context, Some(&work), user, dst)?;
+        let store = stores::open_trusted(&general, dst, &ownership)?;
+        if store.current()?.source == source.source_name().as_bytes() {
+            store.log(Timestamp::now(), &format!("failed: {error}"))?;
+        }
+        Ok::<(), Error>(())
+    };
+    // That the backup fails is said in any case.
+    let _ = log();
 }
 
 /// The key of the newest version, so that a dump of an unchanged database is the same. It is as secret as the store.
@@ -114,10 +136,7 @@ pub fn cmd(context: &Context, args: &Cmd) -> Result<Exit, Error> {
                 path: search_path(),
             };
             if process.find().is_none() {
-                return Err(Error::Dump(format!(
-                    "There is no program {} to run",
-                    process.name()
-                )));
+                return Err(no_program(program));
             }
             Arc::new(Command {
                 process,
@@ -135,6 +154,18 @@ pub fn cmd(context: &Context, args: &Cmd) -> Result<Exit, Error> {
         &config,
         &mut |_| Ok(Source::Dump(Arc::clone(&dump))),
     )
+}
+
+fn no_program(program: &OsString) -> Error {
+    let name = printable(program.as_encoded_bytes());
+    let fault = if Path::new(program).exists() {
+        format!("{name} cannot be executed")
+    } else {
+        format!("There is no program {name} to run")
+    };
+    Error::Dump(format!(
+        "{fault}. No shell is used; for a pipeline: -- bash -o pipefail -c 'one | other'"
+    ))
 }
 
 fn search_path() -> Vec<PathBuf> {

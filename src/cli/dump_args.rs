@@ -8,7 +8,7 @@ pub const DB_HELP: &str = "\
 Examples:
   btw-backup db shop db/shop                   the database 'shop' into the store 'db/shop'
   btw-backup db --globals db/globals           roles and tablespaces
-  btw-backup restore db/shop - | psql shop     back into an empty database
+  btw-backup restore db/shop - | psql -1 -v ON_ERROR_STOP=1 shop    into an empty database
   btw-backup diff -p db/shop                   which rows changed
 
 How to connect is taken from libpq's environment (PGHOST, PGUSER, PGSERVICE, ...), from
@@ -19,7 +19,8 @@ MAX_INCREMENTAL_COUNT, MAX_INCREMENTAL_SPAN, FULLS_KEPT. None is needed.";
 pub const CMD_HELP: &str = "\
 Examples:
   btw-backup cmd wiki db/wiki -- mysqldump --single-transaction --skip-dump-date wiki
-  btw-backup cmd notes db/notes -- sqlite3 /srv/notes.db .dump
+  btw-backup cmd notes db/notes -- sqlite3 -readonly -bail /srv/notes.db .dump
+  btw-backup cmd log logs -- bash -o pipefail -c 'journalctl -o export | sort'
   btw-backup cmd cache db/cache -- redis-cli --rdb -
   zfs send tank@now | btw-backup cmd tank zfs/tank -
 

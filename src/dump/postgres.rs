@@ -216,7 +216,12 @@ impl Postgres {
         args.push(format!("--dbname={}", self.conninfo(Some(database))).into());
         let process = self.process("psql", args);
         match process.find() {
-            Some(_) => Ok(Release::of_number(&process.answer()?)),
+            Some(_) => match process.answer() {
+                Ok(answer) => Ok(Release::of_number(&answer)),
+                Err(error) => Err(Error::Dump(format!(
+                    "Cannot ask the server for its version: {error}"
+                ))),
+            },
             None => Ok(None),
         }
     }
@@ -242,8 +247,7 @@ impl Postgres {
         }
     }
 
-    /// A database's name cannot be passed bare: one with `=` in it would be taken for more than a name. What the user
-    /// says comes later and counts.
+    /// A database's name cannot be passed bare: one with `=` in it would be taken for more than a name.
     fn conninfo(&self, database: Option<String>) -> String {
         let service = self.connection.service.as_ref();
         let service = service.map(|service| format!("service={}", quoted(service)));
@@ -346,6 +350,11 @@ fn check_conninfo(conninfo: &str) -> Result<(), String> {
         let (key, value) = rest
             .split_once('=')
             .ok_or_else(|| format!("CONNINFO: '{rest}' is not keyword=value"))?;
+        if key.trim() == "dbname" {
+            return Err(
+                "CONNINFO: the database is named on the command line; leave dbname out".into(),
+            );
+        }
         if key.trim().contains("password") {
             return Err(
                 "CONNINFO: a password there could be seen by others; put it into ~/.pgpass, or name a file with passfile=".into(),
@@ -437,6 +446,7 @@ mod tests {
             "host=a password = 'x'",
             "user='a\\' b' sslpassword=x",
             "postgresql://u:p@h/d",
+            "host=a dbname=other",
             "host='a",
             "host",
         ] {

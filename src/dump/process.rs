@@ -73,7 +73,8 @@ impl Process {
         let as_whom = self.user.as_ref().map_or_else(String::new, |user| {
             format!(" as {}", printable(user.name.as_bytes()))
         });
-        Error::Dump(format!("Cannot run {}{as_whom}: {error}", self.name()))
+        let program = printable(self.program.as_encoded_bytes());
+        Error::Dump(format!("Cannot run {program}{as_whom}: {error}"))
     }
 
     /// Where it is, if it can be run.
@@ -100,7 +101,7 @@ impl Process {
         let said: Vec<String> = output
             .stderr
             .split(|byte| *byte == b'\n')
-            .map(printable)
+            .map(words)
             .collect();
         Err(self.failed(output.status, &said))
     }
@@ -138,6 +139,15 @@ impl Process {
     }
 }
 
+/// What a program said, for people.
+fn words(line: &[u8]) -> String {
+    let line: Vec<u8> = line
+        .iter()
+        .map(|byte| if *byte == b'\t' { b' ' } else { *byte })
+        .collect();
+    printable(&line)
+}
+
 /// Gives a child a session of its own: it can be ended with all that it starts, and finds no terminal to ask questions
 /// on, which nobody might answer. If this process dies, however it does, the child is told to end.
 fn apart(command: &mut Command) {
@@ -164,7 +174,7 @@ fn listen(stderr: ChildStderr) -> Receiver<Vec<String>> {
         let mut stderr = BufReader::new(stderr);
         let mut line = Vec::new();
         while let Ok(1..) = (&mut stderr).take(LINE_BYTES).read_until(b'\n', &mut line) {
-            lines.push_back(printable(line.trim_ascii_end()));
+            lines.push_back(words(line.trim_ascii_end()));
             if lines.len() > KEPT_LINES {
                 lines.pop_front();
             }

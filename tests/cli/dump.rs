@@ -395,13 +395,23 @@ fn k7_a_program_that_is_missing_or_too_old_is_said_before_anything_starts() {
     server
         .backup(&home, &["old", "s"])
         .ends(1)
-        .complains("Cannot run pg_dump");
+        .complains("bin/pg_dump: No such file");
     assert!(!home.store("s").exists() && !home.path("bin/started").exists());
     home.run(&["cmd", "x", "s", "--", "no-such-program"])
         .ends(1)
         .complains("There is no program no-such-program");
     assert!(!home.store("s").exists());
-    // A server that is not there.
+    // A server that is not there is noted in the log of a store that is.
+    home.run(&["cmd", "old", "t", "--", "echo", "1"]).ends(0);
+    server.backup(&home, &["old", "t"]).ends(1);
+    let log = fs::read_to_string(home.store("t").join("log.txt")).unwrap();
+    assert!(!log.contains("failed"), "another source's store: {log}");
+    configure(&home, "old", "");
+    server.backup(&home, &["old", "u"]).ends(0);
+    configure(&home, "old", "CONNINFO = \"host=/nowhere\"\n");
+    server.backup(&home, &["old", "u"]).ends(1);
+    let log = fs::read_to_string(home.store("u").join("log.txt")).unwrap();
+    assert!(log.contains("failed: Cannot ask the server"), "{log}");
     configure(&home, "old", "CONNINFO = \"host=/nowhere\"\n");
     server
         .backup(&home, &["old", "s"])
