@@ -279,6 +279,8 @@ impl Store {
 
     /// Adds a line to `log.txt`, which stays the user's: nothing depends on it.
     pub fn log(&self, now: Timestamp, text: &str) -> Result<(), StoreError> {
+        // What programs say may have lines of its own.
+        let text = text.replace("\n  ", "; ").replace('\n', "; ");
         let line = format!("{}: {text}\n", now.strftime("%Y-%m-%dT%H:%M:%S"));
         let written = self
             .disk
