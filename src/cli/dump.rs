@@ -64,7 +64,8 @@ pub fn db(context: &Context, args: &Db) -> Result<Exit, Error> {
     })?;
     // Before anything is touched.
     let probed = postgres.probe();
-    let probed = probed.inspect_err(|error| log_failure(context, args, dst, &source, error));
+    let probed =
+        probed.inspect_err(|error| log_failure(context, &args.writing, dst, &source, error));
     let has_key = probed?.has_restrict_key();
     run(
         context,
@@ -83,11 +84,17 @@ pub fn db(context: &Context, args: &Db) -> Result<Exit, Error> {
 }
 
 /// Notes in the store's log, if there is a store of this source, why no dump was begun.
-fn log_failure(context: &Context, args: &Db, dst: &str, source: &DumpSource, error: &Error) {
+fn log_failure(
+    context: &Context,
+    writing: &Writing,
+    dst: &str,
+    source: &DumpSource,
+    error: &Error,
+) {
     let log = || {
         let general = stores::existing_config(context)?;
         let work = Workdir::of_dump(&context.config_dir, source.clone());
-        let user = args.writing.user.as_deref();
+        let user = writing.user.as_deref();
         let ownership = owner::of_store(context, Some(&work), user, dst)?;
         let store = stores::open_trusted(&general, dst, &ownership)?;
         if store.current()?.source == source.source_name().as_bytes() {
@@ -136,7 +143,9 @@ pub fn cmd(context: &Context, args: &Cmd) -> Result<Exit, Error> {
                 path: search_path(),
             };
             if process.find().is_none() {
-                return Err(no_program(program));
+                let error = no_program(program);
+                log_failure(context, &args.writing, &args.dst, &source, &error);
+                return Err(error);
             }
             Arc::new(Command {
                 process,
@@ -185,7 +194,7 @@ fn user(config: &DumpConfig) -> Result<Option<User>, Error> {
     };
     let user = nix::unistd::User::from_name(name).ok().flatten();
     let user = user.ok_or_else(|| Error::Refused(format!("RUN_AS: there is no user '{name}'")))?;
-    if user.uid.is_root() || user.uid == nix::unistd::geteuid() {
+    if user.uid == nix::unistd::geteuid() {
         return Ok(None);
     }
     Ok(Some(User {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::keeping::{Keeping, Written};
+use super::keeping::{Keeping, KeepingKeys};
 use super::read_either;
 use super::retention::Retention;
 use super::source::parse_size;
@@ -157,7 +157,7 @@ impl Typed {
             return Err("BIN must be absolute: the directory of pg_dump".into());
         }
         Ok(DumpConfig {
-            keeping: Written {
+            keeping: KeepingKeys {
                 max_incremental_count: self.max_incremental_count,
                 max_incremental_span: self.max_incremental_span,
                 fulls_kept: self.fulls_kept,

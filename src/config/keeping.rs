@@ -18,9 +18,10 @@ pub struct Keeping {
     pub grace: SignedDuration,
 }
 
-/// The keys as they are written.
+/// The keys as they are written. Each configuration lists them itself: serde cannot both share keys between structures and
+/// refuse those that are not known.
 #[derive(Default)]
-pub(super) struct Written {
+pub(super) struct KeepingKeys {
     pub max_incremental_count: Option<u64>,
     pub max_incremental_span: Option<String>,
     pub fulls_kept: Option<usize>,
@@ -28,7 +29,7 @@ pub(super) struct Written {
     pub grace: Option<String>,
 }
 
-impl Written {
+impl KeepingKeys {
     /// The meaning of the keys, with the defaults for those that are missing.
     pub fn check(self) -> Result<Keeping, String> {
         Ok(Keeping {

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::keeping::{Keeping, Written, span};
+use super::keeping::{Keeping, KeepingKeys, span};
 use super::read_config;
 use super::retention::Retention;
 use crate::catalog::StoreType;
@@ -159,7 +159,7 @@ impl Typed {
         }
         Ok(SourceConfig {
             store_type,
-            keeping: Written {
+            keeping: KeepingKeys {
                 max_incremental_count: self.max_incremental_count,
                 max_incremental_span: self.max_incremental_span,
                 fulls_kept: self.fulls_kept,

@@ -85,8 +85,8 @@ impl Process {
         if self.program.as_encoded_bytes().contains(&b'/') {
             return Some(PathBuf::from(&self.program)).filter(is_program);
         }
-        let places = self.path.iter().map(|dir| dir.join(&self.program));
-        places.into_iter().find(is_program)
+        let mut places = self.path.iter().map(|dir| dir.join(&self.program));
+        places.find(is_program)
     }
 
     /// Runs it to its end and returns what it printed.
@@ -199,7 +199,7 @@ pub struct Running {
 /// program is not reaped yet, so that its number is still its own.
 fn watch(program: Pid) {
     let how = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    let ended = waitid(WaitId::Pid(program), how);
+    let ended = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(program), how));
     if !matches!(ended, Ok(Some(status)) if status.exit_status() == Some(0)) {
         end_group(program);
     }

@@ -128,6 +128,80 @@ fn b2_b70_a_database_is_backed_up_when_it_changes_and_loads_again() {
     }
 }
 
+/// The digest of what `pg_dump` says of a database.
+fn digest(dump: &str) -> String {
+    btw_backup::digest::Digest::of(dump.as_bytes()).to_string()
+}
+
+#[test]
+fn b2_pgbench_data_with_updates_between_backups_restores() {
+    let (server, home) = (server(), Home::new());
+    server.create("bench");
+    server.fill("bench", "20");
+    let mut dumps = Vec::new();
+    for n in 0..4 {
+        if n > 0 {
+            server.sql("bench", &format!("UPDATE pgbench_accounts SET abalance = abalance + {n} WHERE random() < 0.01; INSERT INTO pgbench_history SELECT 1, 1, i, {n}, '2026-01-01' FROM generate_series(1, 8000) i"));
+        }
+        server.backup(&home, &["bench", "s"]).ends(0);
+        dumps.push(digest(&server.dumped("bench")));
+    }
+    let said = server.backup(&home, &["bench", "s"]).ends(0);
+    assert!(said.out.contains("no change"), "{}", said.out);
+    home.run(&["verify", "--deep", "s"]).ends(0);
+    for (number, dump) in (1..).zip(&dumps) {
+        let file = home.restored(&format!("v{number}"), "s");
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(&digest(&without_key(&text)), dump, "v{number}");
+        if number == 1 {
+            server.create("bench again");
+            server.load("bench again", &file);
+            assert_eq!(&digest(&server.dumped("bench again")), dump);
+        }
+    }
+    let (stored, one) = (bytes_below(&home.store("s")), home.restored("latest", "s"));
+    println!(
+        "pgbench: 4 versions of {} bytes in {stored}",
+        one.metadata().unwrap().len()
+    );
+}
+
+#[test]
+fn g8_passwords_come_from_pass_files_and_connections_from_service_files() {
+    let (server, home) = (server(), Home::new());
+    server.create("guarded");
+    server.sql("guarded", "CREATE TABLE t (n int)");
+    server.sql(
+        "postgres",
+        "DROP ROLE IF EXISTS guarded; CREATE ROLE guarded LOGIN SUPERUSER PASSWORD 'sekret'",
+    );
+    let run = |passfile: Option<&Path>| {
+        let mut command = home.command(&["db", "guarded", "s"]);
+        command.env("PGSERVICEFILE", home.path("services"));
+        if let Some(passfile) = passfile {
+            command.env("PGPASSFILE", passfile);
+        }
+        Said::of(command.output().unwrap())
+    };
+    let service = format!("[guarded]\nhost={}\nuser=guarded\n", server.dir.display());
+    fs::write(home.path("services"), service).unwrap();
+    let passfile = home.path("pass");
+    fs::write(&passfile, "*:*:*:guarded:sekret\n").unwrap();
+    fs::set_permissions(&passfile, fs::Permissions::from_mode(0o600)).unwrap();
+    configure(&home, "guarded", "SERVICE = \"guarded\"\n");
+    run(None).ends(1).complains("no password supplied");
+    run(Some(&passfile)).ends(0);
+    let conninfo = format!(
+        "host={} user=guarded passfile='{}'",
+        server.dir.display(),
+        passfile.display()
+    );
+    configure(&home, "guarded", &format!("CONNINFO = \"{conninfo}\"\n"));
+    assert!(run(None).ends(0).out.contains("no change"));
+    configure(&home, "guarded", "SERVICE = \"none\"\n");
+    run(None).ends(1).complains("none");
+}
+
 #[test]
 fn versions_of_a_database_are_handled_like_those_of_a_tree() {
     let (server, home) = (server(), Home::new());
@@ -402,6 +476,11 @@ fn k7_a_program_that_is_missing_or_too_old_is_said_before_anything_starts() {
         .ends(1)
         .complains("There is no program no-such-program");
     assert!(!home.store("s").exists());
+    home.run(&["cmd", "here", "w", "--", "echo", "1"]).ends(0);
+    home.run(&["cmd", "here", "w", "--", "no-such-program"])
+        .ends(1);
+    let log = fs::read_to_string(home.store("w").join("log.txt")).unwrap();
+    assert!(log.contains("failed: There is no program"), "{log}");
     // A server that is not there is noted in the log of a store that is.
     home.run(&["cmd", "old", "t", "--", "echo", "1"]).ends(0);
     server.backup(&home, &["old", "t"]).ends(1);

@@ -16,7 +16,7 @@ set -eu
 trap 'rm -rf "$dir"' EXIT
 trap 'kill -INT "$pid"; wait "$pid"; exit' TERM
 "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync > /dev/null
-printf 'local all nobody peer\nlocal all all trust\n' > "$dir/data/pg_hba.conf"
+printf 'local all nobody peer\nlocal all guarded scram-sha-256\nlocal all all trust\n' > "$dir/data/pg_hba.conf"
 "$bin/postgres" -D "$dir/data" -c unix_socket_directories="$dir" -c listen_addresses= -c fsync=off 2> "$dir/log" &
 pid=$!
 wait "$pid"
@@ -73,6 +73,17 @@ impl Server {
             std::thread::sleep(Duration::from_millis(100));
         }
         server
+    }
+
+    /// Fills a database with pgbench's tables.
+    pub fn fill(&self, database: &str, scale: &str) {
+        let output = Command::new(programs().join("pgbench"))
+            .args(["-i", "-q", "-s", scale, database])
+            .env("PGHOST", &self.dir)
+            .env("PGUSER", "postgres")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 
     fn psql(&self, database: &str) -> Command {

@@ -85,7 +85,8 @@ pub struct Batch {
     room: usize,
     /// Where the part begins and ends in the buffer.
     range: Range<usize>,
-    is_last: bool,
+    /// It ends where the stream does.
+    pub is_last: bool,
     /// The part's blocks, one after the other.
     pub blocks: Vec<Block>,
 }

@@ -38,7 +38,7 @@ pub fn prove(
     let mut members = CatalogReader::open(store, &previous.catalog)?;
     while let Some((offset, member)) = members.next_member()? {
         if touches(&doubtful, offset..offset + member.stream_bytes()) {
-            prove_frame(&stream, &doubtful, offset, &member).map_err(as_proof)?;
+            prove_header_and_padding(&stream, &doubtful, offset, &member).map_err(as_proof)?;
             let touched = member
                 .placed_blocks(offset)
                 .filter(|block| touches(&doubtful, block.offset..block.offset + block.len));
@@ -108,8 +108,8 @@ fn touches(ranges: &[Range<u64>], range: Range<u64>) -> bool {
         .is_some_and(|known| known.start < range.end)
 }
 
-/// What is around a member's data: header, map, padding.
-fn prove_frame(
+/// What is around a member's data: header, sparse map, padding.
+fn prove_header_and_padding(
     stream: &VersionStream,
     doubtful: &[Range<u64>],
     offset: u64,

@@ -86,7 +86,7 @@ impl OldBlocks {
     }
 
     /// Where the next block begins if it is this one.
-    fn expected(&mut self, digest: &Digest) -> Option<u64> {
+    fn expected(&self, digest: &Digest) -> Option<u64> {
         let cut = self.cuts.get(self.next)?;
         (cut.digest == *digest).then(|| self.starts[self.next])
     }
@@ -114,10 +114,11 @@ struct StreamScan<'a> {
 impl StreamScan<'_> {
     /// Places all that comes, and returns the last bytes.
     fn run(&mut self, batches: &Batches) -> Result<Vec<u8>, Error> {
-        let mut end = Vec::new();
+        let (mut end, mut is_complete) = (Vec::new(), false);
         for batch in batches.iter() {
             let unread = |error| Error::Dump(format!("Cannot read the dump: {error}"));
             let batch = batch.map_err(unread)?;
+            is_complete = batch.is_last;
             let bytes = batch.bytes();
             self.place(bytes, &batch.blocks)?;
             self.monitor.advance(bytes.len() as u64);
@@ -125,7 +126,11 @@ impl StreamScan<'_> {
             end.drain(..end.len().saturating_sub(END_BYTES));
             batches.give_back(batch);
         }
-        Ok(end)
+        if is_complete {
+            return Ok(end);
+        }
+        // A thread that reads or cuts has died. What came before is no dump.
+        Err(Error::Dump("Cannot read the dump to its end".into()))
     }
 
     fn place(&mut self, bytes: &[u8], blocks: &[Block]) -> Result<(), StoreError> {
@@ -133,23 +138,20 @@ impl StreamScan<'_> {
             len: u32::try_from(block.len()).expect("blocks are bounded"),
             digest: block.digest,
         }));
-        let mut at = 0;
-        while at < blocks.len() {
-            if let Some(origin) = self.find(&blocks[at])? {
-                self.take(origin, &blocks[at]);
-                at += 1;
+        // The first block that is not placed yet.
+        let mut from = 0;
+        for (at, block) in blocks.iter().enumerate() {
+            let Some(origin) = self.find(block)? else {
                 continue;
+            };
+            if from < at {
+                self.place_unknown(bytes, &blocks[from..at], Some(origin))?;
             }
-            let from = at;
-            let mut origin = None;
-            while at < blocks.len() && origin.is_none() {
-                at += 1;
-                origin = match blocks.get(at) {
-                    Some(block) => self.find(block)?,
-                    None => None,
-                };
-            }
-            self.place_unknown(bytes, &blocks[from..at], origin)?;
+            self.take(origin, block);
+            from = at + 1;
+        }
+        if from < blocks.len() {
+            self.place_unknown(bytes, &blocks[from..], None)?;
         }
         Ok(())
     }
