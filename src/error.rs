@@ -64,6 +64,9 @@ pub enum StoreError {
         "Proof failed before the commit: {0}; nothing was committed. This points to faulty memory or a bug"
     )]
     Proof(String),
+    /// The store lies in a remote, which failed: that says nothing of the store.
+    #[error(transparent)]
+    Remote(RemoteError),
     /// Another run holds the store.
     #[error("Another run is using the store {0}; wait for it with --wait")]
     Locked(String),
@@ -73,6 +76,10 @@ impl StoreError {
     /// Wraps the system's answer to `op` on `path`; a full disk gets its own words.
     pub fn io(op: &'static str, path: impl Into<String>, source: io::Error) -> Self {
         let path = path.into();
+        let remote = source.get_ref().and_then(|error| error.downcast_ref());
+        if let Some(error) = remote {
+            return Self::Remote(RemoteError::clone(error));
+        }
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { op, path },
             io::ErrorKind::NotFound => Self::Damaged {
@@ -119,12 +126,48 @@ impl StoreError {
     }
 }
 
+/// What a remote answered, or that it did not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("Cannot {op} {path} at {remote}: {detail}")]
+pub struct RemoteError {
+    /// What was tried, as a verb.
+    pub op: &'static str,
+    /// The file, relative to the remote.
+    pub path: String,
+    /// How the user calls the remote.
+    pub remote: String,
+    /// The answer.
+    pub detail: String,
+    /// Its class.
+    pub fault: RemoteFault,
+}
+
+/// Classes of [`RemoteError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteFault {
+    /// There is no such file.
+    Missing,
+    /// There is one already.
+    Exists,
+    /// It is not allowed, or the remote does not know who asks.
+    Denied,
+    /// There is no room left.
+    Full,
+    /// It may go well if it is tried again.
+    Temporary,
+    /// Anything else.
+    Other,
+}
+
 /// What a command ends with when it does not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A remote failed.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The configuration cannot be used.
     #[error("{path}: {detail}")]
     Config {

@@ -2,7 +2,7 @@
 //! tool.
 //!
 //! The library never prints, prompts, exits or reads environment variables; only [`cli`] does. The layers, from the top:
-//! [`cli`] and [`config`] (words for people), [`ops`] (the verbs), [`tree`], [`dump`] and [`store`] (effects), [`plan`],
+//! [`cli`] and [`config`] (words for people), [`ops`] (the verbs), [`tree`], [`dump`], [`store`] and [`remote`] (effects), [`plan`],
 //! [`catalog`], [`mod@format`] and [`delta`] (pure decisions and formats), and below them [`error`], [`time`], [`digest`] and
 //! [`report`]. Imports point down only; `ARCHITECTURE.md` has the map and the formats byte for byte.
 
@@ -16,6 +16,7 @@ pub mod error;
 pub mod format;
 pub mod ops;
 pub mod plan;
+pub mod remote;
 pub mod report;
 pub mod store;
 pub mod time;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 5] = [
     &["digest", "time", "report", "error"],
     &["catalog", "format", "delta", "plan"],
-    &["tree", "dump", "store"],
+    &["tree", "dump", "store", "remote"],
     &["ops"],
     &["config", "cli"],
 ];
@@ -152,6 +152,7 @@ fn effects_happen_where_they_belong() {
             &path,
             &[
                 "store/disk.rs",
+                "remote/sftp/files.rs",
                 "tree",
                 "config",
                 "ops/restore",

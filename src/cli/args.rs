@@ -11,6 +11,7 @@ use super::backing::Writing;
 use super::deletion_args::{Delete, Gc, Pin, Plot, Prune, Undelete, Unpin};
 use super::dump_args::{CMD_HELP, Cmd, DB_HELP, Db};
 pub use super::look_args::{At, Cat, Compare, Diff, Export, Find, History, Ls, Reading};
+use super::sync::{Sync, SyncStateArgs};
 use crate::catalog::StoreType;
 
 /// Back to when: every tree, database and disk image, restorable to any moment, with or without this tool
@@ -153,6 +154,16 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup gc home\n  btw-backup gc --now home     also what could still be brought back"
     )]
     Gc(Gc),
+    /// Copy stores to remotes: what is not there yet
+    #[command(
+        after_help = "Examples:\n  btw-backup sync                     all that is not copied yet\n  btw-backup sync --remote offsite home\n  btw-backup sync --full --dry-run    ask the remotes what they lack"
+    )]
+    Sync(Sync),
+    /// Show what is to be copied to remotes, or forget what was
+    #[command(
+        after_help = "Examples:\n  btw-backup sync-state --list\n  btw-backup sync-state --reset"
+    )]
+    SyncState(SyncStateArgs),
     /// Keep versions from being deleted
     #[command(after_help = "Example:\n  btw-backup pin home v3 --note 'before the move'")]
     Pin(Pin),
@@ -216,7 +227,13 @@ pub struct List {
     /// For programs
     #[arg(long)]
     pub json: bool,
-    /// The store, a path below `ROOT_PATH`; without it all stores are shown
+    /// What is in this remote
+    #[arg(long, value_name = "NAME")]
+    pub remote: Option<String>,
+    /// As this older state says, which a remote or a grace period still has
+    #[arg(long, value_name = "NUMBER", requires = "dst")]
+    pub state: Option<u64>,
+    /// The store, a path below `ROOT_PATH`, or the URL of its copy; without it all stores are shown
     pub dst: Option<String>,
 }
 
@@ -237,7 +254,13 @@ pub struct Verify {
     /// Whose the store is, if it is not root's and root reads it
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`; without it all stores are verified
+    /// Verify copies in this remote
+    #[arg(long, value_name = "NAME")]
+    pub remote: Option<String>,
+    /// As this older state says, which a remote or a grace period still has
+    #[arg(long, value_name = "NUMBER", requires = "dst")]
+    pub state: Option<u64>,
+    /// The store, a path below `ROOT_PATH`, or the URL of its copy; without it all stores are verified
     pub dst: Option<String>,
 }
 

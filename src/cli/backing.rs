@@ -7,7 +7,7 @@ use super::fs::output_bytes;
 use super::output::Output;
 use super::owner;
 use super::progress::Progress;
-use super::{Context, prune, stores};
+use super::{Context, prune, stores, sync};
 use crate::catalog::StoreType;
 use crate::catalog::version::{StreamKind, describe};
 use crate::config::general::General;
@@ -97,8 +97,10 @@ impl Job<'_> {
             "its bookkeeping failed",
             &mut exit,
         );
-        tell_of_s3(context.output, general);
-        Ok(exit)
+        // Other runs need not wait for the network.
+        let store = store.clone();
+        drop(opened);
+        Ok(exit.or(sync::after_backup(context, general, &store, dst)))
     }
 
     fn expected(&self) -> Result<Option<Expected>, Error> {
@@ -139,15 +141,6 @@ fn clear_up(store: &Store, now: Timestamp, error: &Error) -> Result<(), Error> {
         collect::collect(store, &state, &versions, now, Unfinished::Goes)?;
     }
     Ok(())
-}
-
-/// Says that a setting of the Python tool does nothing yet.
-fn tell_of_s3(output: Output, general: &General) {
-    if let Some(prefix) = &general.s3_uri_prefix {
-        output.info(&format!(
-            "S3_URI_PREFIX is set, but nothing was copied to {prefix}: this release makes no copies off-site"
-        ));
-    }
 }
 
 /// What follows a backup and cannot undo it: faults here are warnings.

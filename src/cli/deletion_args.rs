@@ -27,6 +27,9 @@ pub struct Prune {
     /// Free the space at once: what goes cannot be brought back
     #[arg(long)]
     pub now: bool,
+    /// Not here but in this remote: which states stay there; without rules all that have a version of their own
+    #[arg(long, value_name = "NAME")]
+    pub remote: Option<String>,
     /// For programs
     #[arg(long)]
     pub json: bool,

@@ -27,9 +27,11 @@ impl Exit {
         match error {
             Error::Store(StoreError::Locked(_)) => Self::Locked,
             Error::Store(StoreError::Damaged { .. }) => Self::Damage,
-            Error::Store(_) | Error::Refused(_) | Error::Dump(_) | Error::File { .. } => {
-                Self::Failed
-            }
+            Error::Store(_)
+            | Error::Remote(_)
+            | Error::Refused(_)
+            | Error::Dump(_)
+            | Error::File { .. } => Self::Failed,
             Error::Config { .. } | Error::Usage(_) => Self::Usage,
         }
     }

@@ -7,6 +7,7 @@ use super::args::List;
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
+use super::remotes::{self, Remotes};
 use super::rows::SCHEMA;
 use super::{Context, stores};
 use crate::catalog::version::describe;
@@ -15,6 +16,7 @@ use crate::config::general::General;
 use crate::error::Error;
 use crate::format::state::Pin;
 use crate::format::verified::Verified;
+use crate::remote::mirror::Mirror;
 use crate::store::Store;
 use crate::time::rfc3339;
 
@@ -104,16 +106,47 @@ impl From<&Version> for Row {
 }
 
 pub fn run(context: &Context, args: &List) -> Result<Exit, Error> {
+    let remotes = Remotes::existing(context)?;
+    let dst = args.dst.as_deref().unwrap_or_default();
+    if let Some(mirror) = remotes.chosen(dst, args.remote.as_deref())? {
+        return match remotes::open_store(&mirror, None, args.state) {
+            Ok(store) => one(args, &store),
+            Err(Error::Refused(_)) if args.state.is_none() => in_remote(args, &mirror),
+            Err(error) => Err(error),
+        };
+    }
     let general = stores::existing_config(context)?;
     match &args.dst {
-        Some(dst) => one(args, &general, dst),
+        Some(dst) => one(args, &stores::open(&general, dst)?.as_of(args.state)),
         None => all(args, &general),
     }
 }
 
-fn one(args: &List, general: &General, dst: &str) -> Result<Exit, Error> {
-    let store = stores::open(general, dst)?;
-    let versions = versions(&store)?;
+/// The stores in a directory of a remote.
+fn in_remote(args: &List, mirror: &Mirror) -> Result<Exit, Error> {
+    let names = remotes::stores_in(mirror)?;
+    if names.is_empty() {
+        let name = mirror.name();
+        return Err(Error::Refused(format!("There is no store at {name}")));
+    }
+    let mut exit = Exit::Done;
+    let mut found = Vec::new();
+    for name in names {
+        let copy = mirror.below(&name);
+        match versions(&copy.store(None)) {
+            Ok(versions) => found.push((name, copy.name().to_owned(), versions)),
+            Err(error) => {
+                Output::error_of(&name, &error);
+                exit = exit.or(Exit::of(&error));
+            }
+        }
+    }
+    show_all(args, &found)?;
+    Ok(exit)
+}
+
+fn one(args: &List, store: &Store) -> Result<Exit, Error> {
+    let versions = versions(store)?;
     let verified = store.verified();
     let pins = store.current()?.pins;
     if args.json {
@@ -155,18 +188,26 @@ fn all(args: &List, general: &General) -> Result<Exit, Error> {
     }
     for name in names {
         match stores::open(general, &name).and_then(|store| versions(&store)) {
-            Ok(versions) => found.push((name, versions)),
+            Ok(versions) => {
+                let path = general.root_path.join(&name).display().to_string();
+                found.push((name, path, versions));
+            }
             Err(error) => {
                 Output::error_of(&name, &error);
                 exit = exit.or(Exit::of(&error));
             }
         }
     }
+    show_all(args, &found)?;
+    Ok(exit)
+}
+
+/// Stores: names, places, versions.
+fn show_all(args: &List, found: &[(String, String, Vec<Version>)]) -> Result<(), Error> {
     if args.json {
-        let path = |name: &String| general.root_path.join(name).display().to_string();
-        let stores = found.iter().map(|(name, versions)| OneStore {
+        let stores = found.iter().map(|(name, path, versions)| OneStore {
             name: name.clone(),
-            path: path(name),
+            path: path.clone(),
             versions: versions.iter().map(Row::from).collect(),
         });
         print_json(&AllStores {
@@ -174,11 +215,11 @@ fn all(args: &List, general: &General) -> Result<Exit, Error> {
             stores: stores.collect(),
         })?;
     } else {
-        for (name, versions) in &found {
+        for (name, _, versions) in found {
             Output::answer(&summary(name, versions))?;
         }
     }
-    Ok(exit)
+    Ok(())
 }
 
 fn versions(store: &Store) -> Result<Vec<Version>, Error> {

@@ -36,7 +36,13 @@ pub struct Reading {
     /// Whose the store is, if it is not root's and root reads it
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
-    /// The store, a path below `ROOT_PATH`
+    /// The store's copy in this remote
+    #[arg(long, value_name = "NAME")]
+    pub remote: Option<String>,
+    /// As this older state says, which a remote or a grace period still has
+    #[arg(long, value_name = "NUMBER")]
+    pub state: Option<u64>,
+    /// The store, a path below `ROOT_PATH`, or the URL of its copy: s3://, sftp://, file://
     pub dst: String,
 }
 

@@ -23,9 +23,12 @@ mod owner;
 mod plot;
 mod progress;
 mod prune;
+mod prune_remote;
+mod remotes;
 mod restore;
 mod rows;
 mod stores;
+mod sync;
 mod verify;
 
 use std::num::NonZeroUsize;
@@ -96,6 +99,8 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
         Command::Delete(args) => delete::delete(&context, &args),
         Command::Undelete(args) => delete::undelete(&context, &args),
         Command::Gc(args) => delete::gc(&context, &args),
+        Command::Sync(args) => sync::run(&context, &args),
+        Command::SyncState(args) => sync::state(&context, &args),
         Command::Pin(args) => delete::pin(&context, &args),
         Command::Unpin(args) => delete::unpin(&context, &args),
     }

@@ -29,6 +29,8 @@ pub fn run(context: &Context, args: &Plot) -> Result<Exit, Error> {
     })?;
     let reading = Reading {
         user: args.user.clone(),
+        remote: None,
+        state: None,
         dst,
     };
     let read = stores::open_to_read(context, &reading)?;

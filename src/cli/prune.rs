@@ -6,7 +6,6 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::Context;
 use super::delete::{Target, options, tell, warn};
 use super::deletion_args::Prune;
 use super::exit::Exit;
@@ -14,6 +13,7 @@ use super::fs::output_bytes;
 use super::output::{Output, unwritten};
 use super::progress::Progress;
 use super::rows::{SCHEMA, VersionName};
+use super::{Context, prune_remote};
 use crate::catalog::Version;
 use crate::catalog::version::describe;
 use crate::error::Error;
@@ -42,6 +42,9 @@ struct Answer {
 }
 
 pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
+    if let Some(remote) = &args.remote {
+        return prune_remote::run(context, args, remote);
+    }
     let target = Target::open(context, &args.changing)?;
     let policy = if args.retention.is_empty() {
         let configured = target.keeping()?.and_then(|keeping| keeping.retention);

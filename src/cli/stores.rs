@@ -11,6 +11,7 @@ use jiff::Zoned;
 use super::Context;
 use super::args::Reading;
 use super::owner::{self, Ownership};
+use super::remotes::{self, Remotes};
 use crate::catalog::Version;
 use crate::catalog::version::{StreamKind, resolve};
 use crate::config::general::General;
@@ -121,9 +122,17 @@ pub fn when(context: &Context, text: &str) -> Result<When, Error> {
 
 /// Opens a store to look into it; nothing is removed meanwhile.
 pub fn open_to_read(context: &Context, reading: &Reading) -> Result<Read, Error> {
-    let general = existing_config(context)?;
-    let ownership = owner::of_store(context, None, reading.user.as_deref(), &reading.dst)?;
-    let store = open_trusted(&general, &reading.dst, &ownership)?;
+    let remote = Remotes::existing(context)?.chosen(&reading.dst, reading.remote.as_deref())?;
+    let store = if let Some(mirror) = remote {
+        // The same store here, if it is, saves reading there.
+        let general = General::read(&context.config_dir)?;
+        let local = general.and_then(|general| open(&general, &reading.dst).ok());
+        remotes::open_store(&mirror, local.as_ref(), reading.state)?
+    } else {
+        let general = existing_config(context)?;
+        let ownership = owner::of_store(context, None, reading.user.as_deref(), &reading.dst)?;
+        open_trusted(&general, &reading.dst, &ownership)?.as_of(reading.state)
+    };
     let guard = store.lock_reader()?;
     let state = store.current()?;
     Ok(Read {

@@ -1,9 +1,11 @@
 //! `<config-dir>/config.toml`, or the Python tool's `config.py`: what holds for all backups.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::remote::RemoteConfig;
 use super::{read_config, write};
 use crate::error::Error;
 
@@ -12,19 +14,23 @@ use crate::error::Error;
 pub struct General {
     /// The directory in which all stores lie.
     pub root_path: PathBuf,
-    /// Where the Python tool copied its backups to.
-    pub s3_uri_prefix: Option<String>,
+    /// Where copies of stores go, by name.
+    pub remotes: BTreeMap<String, RemoteConfig>,
 }
+
+/// The remote that the Python tool's keys describe.
+const PYTHON_REMOTE: &str = "s3";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "SCREAMING_SNAKE_CASE")]
 struct Typed {
     root_path: Option<PathBuf>,
     s3_uri_prefix: Option<String>,
-    #[serde(rename = "S3CMD_CONFIG")]
-    _s3cmd_config: Option<String>,
+    s3cmd_config: Option<String>,
     #[serde(rename = "AWSCLI_PROFILE")]
     _awscli_profile: Option<String>,
+    #[serde(default, rename = "remote")]
+    remotes: BTreeMap<String, RemoteConfig>,
 }
 
 fn path(config_dir: &Path) -> PathBuf {
@@ -50,10 +56,22 @@ impl General {
                 root_path.display()
             )));
         }
-        Ok(Some(Self {
-            root_path,
-            s3_uri_prefix: typed.s3_uri_prefix,
-        }))
+        let mut remotes = typed.remotes;
+        if let Some(prefix) = &typed.s3_uri_prefix {
+            let python = RemoteConfig::of_python(prefix, typed.s3cmd_config.as_deref());
+            remotes.entry(PYTHON_REMOTE.to_owned()).or_insert(python);
+        }
+        for (name, remote) in &remotes {
+            let is_word = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+            if name.is_empty() || !name.chars().all(is_word) {
+                return Err(refuse(format!(
+                    "[remote.{name:?}]: a remote's name is made of letters, digits, -, _ and ."
+                )));
+            }
+            let checked = remote.check();
+            checked.map_err(|detail| refuse(format!("[remote.{name}]: {detail}")))?;
+        }
+        Ok(Some(Self { root_path, remotes }))
     }
 
     /// Makes the first configuration, with stores in `root_path`, and that directory.
@@ -77,7 +95,7 @@ impl General {
         )?;
         Ok(Self {
             root_path: root_path.to_path_buf(),
-            s3_uri_prefix: None,
+            remotes: BTreeMap::new(),
         })
     }
 

@@ -4,8 +4,10 @@ pub mod dump;
 pub mod general;
 pub mod keeping;
 mod legacy;
+pub mod remote;
 pub mod retention;
 pub mod source;
+pub mod sync_state;
 pub mod workdir;
 
 use std::io;

@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md` describes each byte for byte.
 
 pub mod frames;
+pub mod journal;
 pub mod legacy;
 pub mod manifest;
 pub mod member;

@@ -14,4 +14,6 @@ pub mod paths;
 pub mod read;
 pub mod rebuilt;
 pub mod restore;
+pub mod sync;
+pub mod thin_remote;
 pub mod verify;

@@ -51,14 +51,19 @@ pub fn of_file(file: &str) -> &str {
     file.strip_suffix(DIGEST_SUFFIX).unwrap_or(file)
 }
 
+/// Whether this digest is a file's name.
+pub fn is_named(path: &str, digest: Digest) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    digest.to_string() == name
+}
+
 /// Compares a file that versions need with what its name says, an archive with its digest file; returns its length.
 pub fn check_file(store: &Store, path: &str) -> Result<u64, StoreError> {
     if is_archive(path) {
         return check(store, path);
     }
     let (digest, bytes) = store.digest_of(path)?;
-    let name = path.rsplit('/').next().unwrap_or_default();
-    if digest.to_string() == name {
+    if is_named(path, digest) {
         return Ok(bytes);
     }
     let detail = "its content is not what its name says";

@@ -1,6 +1,6 @@
 //! Removing what no state names any more, and what interrupted runs left.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 
@@ -149,6 +149,20 @@ pub fn needed(
     };
     let files = named.files.iter().map(|(area, name)| area.path(*name));
     Ok((files.chain(named.archives).collect(), unknown))
+}
+
+/// The paths of all files that a state with these versions names, the state itself not among them.
+pub fn files_of(
+    store: &Store,
+    state: &State,
+    versions: &[Version],
+) -> Result<BTreeSet<String>, StoreError> {
+    let mut named = Named::default();
+    name_state(store, state, versions, &mut named)?;
+    let files = named.files.iter().map(|(area, name)| area.path(*name));
+    let archives = named.archives.iter();
+    let archives = archives.flat_map(|name| [name.clone(), archive::digest_name(name)]);
+    Ok(files.chain(archives).collect())
 }
 
 /// What becomes of the store's files when other versions are named.

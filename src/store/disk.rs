@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,6 +15,7 @@ use rustix::fs::{
 };
 use rustix::process::{Gid, Uid};
 
+use crate::digest::Digest;
 use crate::tree::beneath::{self, DIR_FLAGS};
 use crate::tree::meta::Meta;
 
@@ -33,9 +35,18 @@ pub trait Disk: Send + Sync {
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
     /// Opens a regular file for reading.
     fn open(&self, path: &str) -> io::Result<Box<dyn DiskRead>>;
+    /// Is told which parts of files will be read soon. A disk needs no warning.
+    fn expect(&self, _places: &mut dyn Iterator<Item = FilePart>) {}
+    /// The BLAKE3 of files where it can be had without reading them here, in their order.
+    fn digests(&self, paths: &[String]) -> Vec<Option<Digest>> {
+        vec![None; paths.len()]
+    }
     /// Locks an existing file until the result is dropped. `None` if another holds it and `wait` is false.
     fn lock(&self, path: &str, exclusive: bool, wait: bool) -> io::Result<Option<Box<dyn Send>>>;
 }
+
+/// A part of a file: path and bytes.
+pub type FilePart = (String, Range<u64>);
 
 /// A file being written.
 pub trait DiskFile: Send {

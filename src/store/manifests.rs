@@ -105,6 +105,13 @@ impl ManifestReader {
         }
     }
 
+    /// Says that all of it will be read soon.
+    pub fn expect_all(&self) {
+        // What cannot be read is said when it is needed.
+        let leaves = || self.tree.leaves().unwrap_or_default();
+        self.tree.expect(std::iter::once_with(leaves).flatten());
+    }
+
     /// The length of the stream.
     pub fn stream_bytes(&self) -> u64 {
         self.tree.stream_bytes()

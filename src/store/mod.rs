@@ -20,6 +20,7 @@ pub mod packer;
 pub mod pieces;
 mod read;
 mod readme;
+mod reserve;
 pub mod sequence;
 pub mod staging;
 pub mod stream;
@@ -48,8 +49,6 @@ const README: &str = "README.txt";
 const LOG: &str = "log.txt";
 const SCAN_CACHE: &str = "cache/scan";
 const VERIFIED: &str = "cache/verified";
-const RESERVE: &str = "cache/reserve";
-const RESERVE_BYTES: usize = 1 << 20;
 const SCAN_CACHE_MAX_BYTES: usize = 2 << 30;
 
 /// Kept while a store is written or read.
@@ -68,6 +67,8 @@ pub struct Store {
     named: Arc<Mutex<HashMap<Digest, Arc<HashSet<Digest>>>>>,
     /// The file that was read last: pages of one pack are read one after the other.
     last: Arc<Mutex<LastRead>>,
+    /// The state that counts instead of the current one.
+    as_of: Option<u64>,
 }
 
 /// What stands in a directory that is to be a store.
@@ -89,6 +90,16 @@ impl Store {
             name: name.to_owned(),
             named: Arc::default(),
             last: Arc::default(),
+            as_of: None,
+        }
+    }
+
+    /// The same store as an older state says, to look into.
+    #[must_use]
+    pub fn as_of(self, number: Option<u64>) -> Self {
+        Self {
+            as_of: number,
+            ..self
         }
     }
 
@@ -226,7 +237,10 @@ impl Store {
 
     /// The current state: the one with the highest number. A damaged one is never passed over.
     pub fn current(&self) -> Result<State, StoreError> {
-        let newest = self.state_numbers()?.last().copied();
+        let newest = match self.as_of {
+            None => self.state_numbers()?.last().copied(),
+            number => number,
+        };
         let number = newest.ok_or_else(|| {
             StoreError::damaged(Area::State.dir(), "there is no state; is this a store?")
         })?;
@@ -331,36 +345,6 @@ impl Store {
     pub fn verified(&self) -> Option<Verified> {
         let text = self.read_bounded(VERIFIED, 16 << 20).ok()?;
         String::from_utf8_lossy(&text).parse().ok()
-    }
-
-    /// Keeps a file that can be given up for what is needed to delete versions on a full disk. Without room there is none.
-    pub fn keep_reserve(&self) -> Result<(), StoreError> {
-        let is_there = self.disk.open(RESERVE);
-        if is_there.is_ok_and(|file| file.len() == RESERVE_BYTES as u64) {
-            return Ok(());
-        }
-        let temporary = format!("{}/{}reserve", Area::Cache.dir(), file::TEMPORARY);
-        let _ = self.disk.remove(&temporary);
-        let write = || {
-            // No file system can store this in less.
-            let blocks = (0..RESERVE_BYTES as u64 / 32).map(|n| Digest::of(&n.to_le_bytes()).0);
-            let bytes: Vec<u8> = blocks.flatten().collect();
-            let mut file = self.disk.create(&temporary, false)?;
-            file.write(&bytes)?;
-            file.sync()?;
-            self.disk.publish(&temporary, RESERVE, true)
-        };
-        write().map_err(|error| {
-            let _ = self.disk.remove(&temporary);
-            StoreError::io("write", RESERVE, error)
-        })
-    }
-
-    /// Gives the reserve up; `false` if there is none.
-    pub fn release_reserve(&self) -> bool {
-        let released = self.disk.remove(RESERVE).is_ok();
-        // The room is there once the removal is on the disk.
-        released && self.sync_dir(Area::Cache.dir()).is_ok()
     }
 
     pub(crate) fn list(&self, area: Area) -> Result<Vec<String>, StoreError> {

@@ -1,9 +1,10 @@
 //! Reading a store's files.
 
+use std::io;
 use std::sync::Arc;
 
-use super::Store;
-use super::disk::DiskRead;
+use super::disk::{DiskRead, FilePart};
+use super::{Store, state_path};
 use crate::digest::{Digest, DigestWriter};
 use crate::error::StoreError;
 
@@ -11,6 +12,8 @@ use crate::error::StoreError;
 const TEXT_MAX_BYTES: u64 = 64 << 20;
 /// Files are read through by pieces of this length.
 const PIECE_BYTES: usize = 1 << 20;
+/// And so much of them is expected at once.
+const AHEAD_BYTES: u64 = 16 << 20;
 
 impl Store {
     /// A file that is never changed; the one that was read last is still open.
@@ -25,6 +28,11 @@ impl Store {
         Ok(file)
     }
 
+    /// Says which frames or pages, by path and place, will be read soon.
+    pub(super) fn expect(&self, mut places: impl Iterator<Item = FilePart>) {
+        self.disk.expect(&mut places);
+    }
+
     pub(crate) fn read_range(
         &self,
         path: &str,
@@ -32,23 +40,32 @@ impl Store {
         len: u32,
     ) -> Result<Vec<u8>, StoreError> {
         let file = self.open_again(path)?;
-        if offset
-            .checked_add(len.into())
-            .is_none_or(|end| end > file.len())
-        {
-            return Err(StoreError::damaged(
-                path,
-                format!(
-                    "it has {} bytes, {} are expected",
-                    file.len(),
-                    offset + u64::from(len)
-                ),
-            ));
+        let too_short = || {
+            let (has, needs) = (file.len(), offset.saturating_add(len.into()));
+            StoreError::damaged(path, format!("it has {has} bytes, {needs} are expected"))
+        };
+        if offset.checked_add(len.into()).is_none() {
+            return Err(too_short());
         }
         let mut bytes = vec![0; len as usize];
-        file.read_at(offset, &mut bytes)
-            .map_err(|error| StoreError::io("read", path, error))?;
-        Ok(bytes)
+        // Its length is not asked for: a remote would have to be asked for that alone.
+        match file.read_at(offset, &mut bytes) {
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(too_short()),
+            Err(error) => Err(StoreError::io("read", path, error)),
+        }
+    }
+
+    /// A file's length in bytes.
+    pub fn len_of(&self, path: &str) -> Result<u64, StoreError> {
+        let file = self.disk.open(path);
+        file.map(|file| file.len())
+            .map_err(|error| StoreError::io("open", path, error))
+    }
+
+    /// The bytes of a state.
+    pub fn state_text(&self, number: u64) -> Result<Vec<u8>, StoreError> {
+        self.read_all(&state_path(number))
     }
 
     /// The BLAKE3 of a file, and its length.
@@ -69,10 +86,13 @@ impl Store {
             .open(path)
             .map_err(|error| StoreError::io("open", path, error))?;
         let mut buffer = vec![0; PIECE_BYTES];
-        let mut at = 0;
-        while at < file.len() {
-            let len =
-                usize::try_from(file.len() - at).map_or(PIECE_BYTES, |len| len.min(PIECE_BYTES));
+        let (mut at, end) = (0, file.len());
+        while at < end {
+            if at % AHEAD_BYTES == 0 {
+                let ahead = at..end.min(at + AHEAD_BYTES);
+                self.expect(std::iter::once((path.to_owned(), ahead)));
+            }
+            let len = usize::try_from(end - at).map_or(PIECE_BYTES, |len| len.min(PIECE_BYTES));
             file.read_at(at, &mut buffer[..len])
                 .map_err(|error| StoreError::io("read", path, error))?;
             see(&buffer[..len]);

@@ -82,6 +82,7 @@ impl<'a> Sequence<'a> {
     pub fn of(stream: &'a VersionStream) -> Result<Self, StoreError> {
         let starts = (0..stream.len().div_ceil(WINDOW_BYTES)).map(|number| number * WINDOW_BYTES);
         let windows = starts.map(|start| start..(start + WINDOW_BYTES).min(stream.len()));
+        stream.manifest().expect_all();
         Self::of_windows(stream, windows.collect())
     }
 
@@ -156,6 +157,7 @@ impl<'a> Sequence<'a> {
             Err(error) => return Some(Err(error)),
         };
         let mut ordered = HashSet::new();
+        self.stream.expect(plan.frames());
         for frame in plan.frames() {
             let first = self.uses.get(&frame).and_then(|uses| uses.first());
             if first.is_none_or(|(window, _)| *window == self.number) && ordered.insert(frame) {

@@ -243,6 +243,7 @@ impl VersionStream {
             let missing = batch
                 .iter()
                 .filter(|(frame, _)| self.frames.get(frame).is_none());
+            self.expect(batch.iter().map(|(frame, _)| *frame));
             let get = |(frame, _): &(FrameRef, _)| self.frame(frame);
             let decoded: Result<Vec<_>, StoreError> = if missing.count() > 1 {
                 batch.par_iter().map(get).collect()
@@ -317,6 +318,14 @@ impl VersionStream {
             self.path(frame),
             format!("the frame at byte {} holds something else", frame.offset),
         ))
+    }
+
+    /// Says that these frames will be read soon.
+    pub(super) fn expect(&self, frames: impl Iterator<Item = FrameRef>) {
+        self.store.expect(frames.map(|frame| {
+            let end = frame.offset.saturating_add(frame.stored_bytes.into());
+            (self.path(&frame), frame.offset..end)
+        }));
     }
 
     fn path(&self, frame: &FrameRef) -> String {

@@ -2,6 +2,7 @@
 //! of [`super::catalogs`] and [`super::manifests`].
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::codec::{self, PAGE_LEVEL};
@@ -16,6 +17,8 @@ use crate::format::page;
 /// An inner page ends after a child whose digest begins with a byte below this: after 64 children on average.
 const INNER_CUT_BELOW: u8 = 4;
 const INNER_MAX_CHILDREN: usize = 256;
+/// In a walk pages of about so many bytes are expected together.
+const AHEAD_BYTES: u64 = 1 << 20;
 /// Paths may be long: an inner page also ends when its keys have this many bytes.
 const INNER_MAX_KEY_BYTES: usize = 512 << 10;
 
@@ -189,6 +192,8 @@ pub struct TreeReader {
     area: Area,
     root: PageRef,
     inner: Mutex<HashMap<Digest, Arc<Vec<PageRef>>>>,
+    /// How many leaves of a walk came since some were expected.
+    ahead: AtomicUsize,
 }
 
 impl TreeReader {
@@ -204,6 +209,7 @@ impl TreeReader {
             area,
             root: root.clone(),
             inner: Mutex::default(),
+            ahead: AtomicUsize::new(0),
         }
     }
 
@@ -300,6 +306,32 @@ impl TreeReader {
         Ok(leaves)
     }
 
+    /// Says that these pages will be read soon.
+    pub(super) fn expect(&self, pages: impl Iterator<Item = PageRef>) {
+        self.store.expect(pages.filter_map(|page| {
+            let end = page.offset.saturating_add(page.stored_bytes.into());
+            Some((self.area.path(page.pack?), page.offset..end))
+        }));
+    }
+
+    /// Says that a walk goes on with these pages, when those that it said so of before are used up.
+    fn expect_walk(&self, page: &PageRef, pending: &[PageRef]) {
+        let left = self.ahead.load(Ordering::Relaxed);
+        if left > 0 {
+            self.ahead.store(left - 1, Ordering::Relaxed);
+            return;
+        }
+        let mut bytes = u64::from(page.stored_bytes);
+        let is_near = |next: &&PageRef| {
+            bytes += u64::from(next.stored_bytes);
+            bytes <= AHEAD_BYTES
+        };
+        let next: Vec<&PageRef> = pending.iter().rev().take_while(is_near).collect();
+        let leaves = next.iter().filter(|page| page.level == 0).count();
+        self.ahead.store(leaves, Ordering::Relaxed);
+        self.expect(std::iter::once(page).chain(next).cloned());
+    }
+
     /// The next leaf of a walk. `pending` is what is still to come, the next page last; pages that `skip` names are passed
     /// over with all below them.
     pub(super) fn next_leaf(
@@ -312,6 +344,7 @@ impl TreeReader {
                 continue;
             }
             if page.level == 0 {
+                self.expect_walk(&page, pending);
                 return Ok(Some(page));
             }
             pending.extend(self.children(&page)?.iter().rev().cloned());

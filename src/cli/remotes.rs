@@ -1,0 +1,180 @@
+//! From what the user calls a remote, or a store in one, to it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Context;
+use crate::config::general::General;
+use crate::config::remote::{Environment, RemoteConfig, ini_values};
+use crate::error::Error;
+use crate::remote::mirror::Mirror;
+use crate::remote::{Careful, Place, Remote as _};
+use crate::store::Store;
+
+/// The remotes that are configured, and others by their URLs.
+pub struct Remotes {
+    configured: BTreeMap<String, RemoteConfig>,
+    environment: Environment,
+    open: RefCell<BTreeMap<String, Arc<Careful>>>,
+}
+
+impl Remotes {
+    /// Those of a configuration.
+    pub fn of(general: &General) -> Self {
+        Self {
+            configured: general.remotes.clone(),
+            environment: environment(),
+            open: RefCell::default(),
+        }
+    }
+
+    /// Those of the configuration, if there is one.
+    pub fn existing(context: &Context) -> Result<Self, Error> {
+        let general = General::read(&context.config_dir)?;
+        Ok(Self {
+            configured: general.map(|general| general.remotes).unwrap_or_default(),
+            environment: environment(),
+            open: RefCell::default(),
+        })
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> &BTreeMap<String, RemoteConfig> {
+        &self.configured
+    }
+
+    /// The configured one of this name.
+    pub fn config(&self, name: &str) -> Result<&RemoteConfig, Error> {
+        self.configured.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.configured.keys().map(String::as_str).collect();
+            let known = if known.is_empty() {
+                "none is configured: write [remote.NAME] and url = \"s3://BUCKET/PREFIX\" into config.toml".to_owned()
+            } else {
+                format!("there are: {}", known.join(", "))
+            };
+            Error::Usage(format!("There is no remote {name}; {known}"))
+        })
+    }
+
+    fn remote(&self, name: &str, config: &RemoteConfig) -> Result<Arc<Careful>, Error> {
+        if let Some(open) = self.open.borrow().get(name) {
+            return Ok(Arc::clone(open));
+        }
+        let opened = crate::remote::open(&config.settings(name, &self.environment)?)?;
+        self.open
+            .borrow_mut()
+            .insert(name.to_owned(), Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// A store's copy in a configured remote.
+    pub fn mirror(&self, name: &str, dst: &str) -> Result<Mirror, Error> {
+        let config = self.config(name)?;
+        let remote = self.remote(name, config)?;
+        let dst = dst.trim_matches('/');
+        Ok(Mirror::new(remote, dst, &joined(config.url(), dst)))
+    }
+
+    /// The directory that a URL names. If it lies in a configured remote, it is reached as that is.
+    pub fn mirror_at(&self, url: &str) -> Result<Mirror, Error> {
+        let place = Place::parse(url).map_err(Error::Usage)?;
+        let mut best: Option<(&String, &RemoteConfig, String)> = None;
+        for (name, config) in &self.configured {
+            let outer = config.place().map_err(Error::Usage)?;
+            if let Some(below) = outer.below(&place)
+                && best
+                    .as_ref()
+                    .is_none_or(|(_, _, other)| below.len() < other.len())
+            {
+                best = Some((name, config, below));
+            }
+        }
+        match best {
+            Some((name, config, below)) => Ok(Mirror::new(self.remote(name, config)?, &below, url)),
+            None => Ok(Mirror::new(
+                self.remote(url, &RemoteConfig::of_url(url))?,
+                "",
+                url,
+            )),
+        }
+    }
+
+    /// What `DST` and `--remote` mean, if it is in a remote.
+    pub fn chosen(&self, dst: &str, remote: Option<&str>) -> Result<Option<Mirror>, Error> {
+        match remote {
+            Some(_) if Place::is_url(dst) => Err(Error::Usage(
+                "name the remote by --remote or by its URL, not by both".into(),
+            )),
+            Some(name) => self.mirror(name, dst).map(Some),
+            None if Place::is_url(dst) => self.mirror_at(dst).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn joined(url: &str, dst: &str) -> String {
+    format!("{}/{dst}", url.trim_end_matches('/'))
+}
+
+/// The stores in a directory of a remote: their paths below it, sorted.
+pub fn stores_in(mirror: &Mirror) -> Result<Vec<String>, Error> {
+    let prefix = mirror.path("");
+    let mut found = BTreeSet::new();
+    for entry in mirror.remote().list(&prefix)? {
+        let path = entry.path.strip_prefix(&prefix).unwrap_or(&entry.path);
+        let state = path.rsplit_once('/').and_then(|(dir, number)| {
+            let store = dir.strip_suffix("state")?;
+            number
+                .parse::<u64>()
+                .ok()
+                .map(|_| store.trim_end_matches('/'))
+        });
+        found.extend(state.map(str::to_owned));
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// A copy as a store to look into. It must be one.
+pub fn open_store(
+    mirror: &Mirror,
+    local: Option<&Store>,
+    state: Option<u64>,
+) -> Result<Store, Error> {
+    let store = mirror.store(local).as_of(state);
+    if store.state_numbers()?.is_empty() {
+        return Err(Error::Refused(format!(
+            "There is no store at {}; btw-backup list URL shows which there are",
+            mirror.name()
+        )));
+    }
+    Ok(store)
+}
+
+/// What the environment, and the AWS configuration that it names, say of buckets.
+fn environment() -> Environment {
+    let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .find_map(value);
+    let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find_map(value);
+    let profile = value("AWS_PROFILE").unwrap_or_else(|| "default".to_owned());
+    let file = value("AWS_CONFIG_FILE").map(PathBuf::from);
+    let file = file.or_else(|| Some(std::env::home_dir()?.join(".aws/config")));
+    let text = file
+        .and_then(|file| std::fs::read_to_string(file).ok())
+        .unwrap_or_default();
+    let section = if profile == "default" {
+        profile
+    } else {
+        format!("profile {profile}")
+    };
+    let values = ini_values(&text, Some(&section));
+    Environment {
+        endpoint: endpoint.or_else(|| values.get("endpoint_url").cloned()),
+        region: region.or_else(|| values.get("region").cloned()),
+    }
+}

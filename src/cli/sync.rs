@@ -1,0 +1,301 @@
+//! `sync`, `sync-state`: copies of stores in remotes.
+
+use jiff::Timestamp;
+
+use super::exit::Exit;
+use super::fs::output_bytes;
+use super::output::Output;
+use super::progress::Progress;
+use super::remotes::Remotes;
+use super::{Context, owner, prune_remote, stores};
+use crate::config::general::General;
+use crate::config::sync_state::SyncState;
+use crate::error::{Error, with_causes};
+use crate::format::journal::{Copy, Event, Journal};
+use crate::ops::sync::{self, Options, Report};
+use crate::remote::mirror::Mirror;
+use crate::store::Store;
+
+#[derive(clap::Args)]
+pub struct Sync {
+    /// Only to this remote [default: all that take the store]
+    #[arg(long, value_name = "NAME")]
+    pub remote: Option<String>,
+    /// Also stores whose copies are up to date as far as is known: ask the remotes
+    #[arg(long)]
+    pub full: bool,
+    /// Only say what would be sent
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Wait while another run copies the same store
+    #[arg(long)]
+    pub wait: bool,
+    /// The stores, paths below `ROOT_PATH` [default: all whose copies are not up to date]
+    pub dst: Vec<String>,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct SyncStateArgs {
+    /// Show what is to be copied
+    #[arg(long)]
+    pub list: bool,
+    /// Forget what was copied, so that the next sync asks the remotes; refused while something is to be copied
+    #[arg(long)]
+    pub reset: bool,
+}
+
+pub fn run(context: &Context, args: &Sync) -> Result<Exit, Error> {
+    let general = stores::existing_config(context)?;
+    let remotes = Remotes::of(&general);
+    if let Some(name) = &args.remote {
+        remotes.config(name)?;
+    } else if remotes.all().is_empty() {
+        return Err(Error::Usage(
+            "no remote is configured: write [remote.NAME] and url = \"s3://BUCKET/PREFIX\" into config.toml".into(),
+        ));
+    }
+    stores::require_root(&general)?;
+    let mut exit = Exit::Done;
+    let names = if args.dst.is_empty() {
+        let (names, unread) = stores::find(&general.root_path);
+        for error in &unread {
+            Output::error(error);
+            exit = exit.or(Exit::of(error));
+        }
+        names
+    } else {
+        args.dst.clone()
+    };
+    let job = Job {
+        context,
+        general: &general,
+        remotes: &remotes,
+        journal: SyncState::new(&context.config_dir),
+    };
+    for dst in &names {
+        for (name, config) in remotes.all() {
+            let is_asked = args.remote.as_ref().is_none_or(|asked| asked == name);
+            // A store that is named goes where it is told to go.
+            let is_named = args.remote.is_some() && !args.dst.is_empty();
+            if !is_asked || !(is_named || config.takes(dst).map_err(Error::Usage)?) {
+                continue;
+            }
+            let copy = Copy {
+                remote: name.clone(),
+                dst: dst.clone(),
+            };
+            // One that fails does not keep the others from being copied.
+            match job.one(&copy, args) {
+                Ok(one) => exit = exit.or(one),
+                Err(error) => {
+                    Output::error_of(&format!("{dst} to {name}"), &error);
+                    exit = exit.or(Exit::of(&error));
+                }
+            }
+        }
+    }
+    Ok(exit)
+}
+
+struct Job<'a> {
+    context: &'a Context,
+    general: &'a General,
+    remotes: &'a Remotes,
+    journal: SyncState,
+}
+
+impl Job<'_> {
+    fn one(&self, copy: &Copy, args: &Sync) -> Result<Exit, Error> {
+        let ownership = owner::of_store(self.context, None, None, &copy.dst)?;
+        let store = stores::open_trusted(self.general, &copy.dst, &ownership)?;
+        let current = newest_number(&store)?;
+        let journal = self.journal.read()?.unwrap_or_default();
+        let is_done =
+            journal.done.get(copy) == Some(&current) && !journal.pending.contains_key(copy);
+        if is_done && !args.full && args.dst.is_empty() {
+            return Ok(Exit::Done);
+        }
+        self.copy(&store, copy, current, &journal, (args.dry_run, args.wait))
+    }
+
+    /// Copies a store and keeps the journal.
+    fn copy(
+        &self,
+        store: &Store,
+        copy: &Copy,
+        current: u64,
+        journal: &Journal,
+        (dry_run, wait): (bool, bool),
+    ) -> Result<Exit, Error> {
+        let mirror = self.remotes.mirror(&copy.remote, &copy.dst)?;
+        let _lock = self.journal.lock(copy, wait)?;
+        if !dry_run {
+            let pending = Event::Pending(copy.clone(), current);
+            self.journal.record(Timestamp::now(), &pending)?;
+        }
+        let options = Options {
+            dry_run,
+            probe: !journal.exclusive.contains_key(&copy.remote),
+        };
+        let report = {
+            let progress = Progress::new(self.context.output);
+            sync::sync(store, &mirror, options, &progress)?
+        };
+        if dry_run {
+            let (files, bytes) = (report.files, output_bytes(report.bytes));
+            Output::answer(&format!(
+                "{}: {files} files, {bytes} would be sent to {}\n",
+                copy.dst,
+                mirror.name()
+            ))?;
+            return Ok(Exit::Done);
+        }
+        let now = Timestamp::now();
+        self.journal
+            .record(now, &Event::Done(copy.clone(), report.state))?;
+        if let Some(is_exclusive) = report.is_exclusive {
+            self.journal
+                .record(now, &Event::Exclusive(copy.remote.clone(), is_exclusive))?;
+        }
+        self.tell(copy, &mirror, &report);
+        let keep = self
+            .remotes
+            .config(&copy.remote)?
+            .keep()
+            .map_err(Error::Usage)?;
+        match keep {
+            Some(policy) => prune_remote::after_sync(self.context, store, &mirror, &policy),
+            None => Ok(Exit::Done),
+        }
+    }
+
+    fn tell(&self, copy: &Copy, mirror: &Mirror, report: &Report) {
+        let (dst, output) = (&copy.dst, self.context.output);
+        if report.is_unchanged() {
+            output.info(&format!("{dst}: {} is up to date", mirror.name()));
+            return;
+        }
+        output.info(&format!(
+            "{dst}: copied to {}: {} files, {}",
+            mirror.name(),
+            report.files,
+            output_bytes(report.bytes)
+        ));
+        if report.is_exclusive == Some(false) {
+            output.info(&format!(
+                "{} cannot refuse a second writer (no conditional writes): let only this machine write there",
+                copy.remote
+            ));
+        }
+    }
+}
+
+fn newest_number(store: &Store) -> Result<u64, Error> {
+    let numbers = store.state_numbers()?;
+    // What is wrong with one that is there is said when it is read.
+    Ok(numbers.last().copied().unwrap_or(0))
+}
+
+/// Copies a store to the remotes that take it, after a backup. What fails is a warning: the backup is made, and the work
+/// stays pending.
+pub fn after_backup(context: &Context, general: &General, store: &Store, dst: &str) -> Exit {
+    let remotes = Remotes::of(general);
+    let job = Job {
+        context,
+        general,
+        remotes: &remotes,
+        journal: SyncState::new(&context.config_dir),
+    };
+    let mut exit = Exit::Done;
+    for (name, config) in remotes.all() {
+        if !config.is_automatic() || !config.takes(dst).unwrap_or(true) {
+            continue;
+        }
+        let copy = Copy {
+            remote: name.clone(),
+            dst: dst.to_owned(),
+        };
+        let work = || {
+            let current = newest_number(store)?;
+            let journal = job.journal.read()?.unwrap_or_default();
+            if journal.done.get(&copy) == Some(&current) && !journal.pending.contains_key(&copy) {
+                return Ok(Exit::Done);
+            }
+            job.copy(store, &copy, current, &journal, (false, true))
+        };
+        exit = exit.or(work().unwrap_or_else(|error: Error| {
+            Output::warning(&format!(
+                "The backup is done, but {dst} was not copied to {name}: {}; btw-backup sync tries again",
+                with_causes(&error)
+            ));
+            Exit::Warnings
+        }));
+    }
+    exit
+}
+
+/// `sync-state`.
+pub fn state(context: &Context, args: &SyncStateArgs) -> Result<Exit, Error> {
+    let general = stores::existing_config(context)?;
+    let state = SyncState::new(&context.config_dir);
+    let journal = state.read()?;
+    let waiting = waiting(&general, journal.as_ref())?;
+    if args.reset {
+        if !waiting.is_empty() {
+            return Err(Error::Refused(
+                "cannot reset: some stores must be copied; btw-backup sync-state --list names them"
+                    .into(),
+            ));
+        }
+        state.reset()?;
+        context.output.info("The state was reset");
+        return Ok(Exit::Done);
+    }
+    let lines: Vec<String> = waiting
+        .into_iter()
+        .map(|(copy, here, there)| {
+            let there = there.map_or_else(
+                || "nothing is known to be there".to_owned(),
+                |there| format!("there is state {there}"),
+            );
+            format!(
+                "Must sync: {} to {} (here is state {here}, {there})\n",
+                copy.dst, copy.remote
+            )
+        })
+        .collect();
+    Output::answer(&lines.concat())?;
+    if journal.is_some_and(|journal| journal.is_torn) {
+        context
+            .output
+            .remark("The journal has lines that cannot be read; they count for nothing, and sync asks the remotes");
+    }
+    Ok(Exit::Done)
+}
+
+/// Stores whose copies are not up to date: with the state here and the one there, as far as is known.
+fn waiting(
+    general: &General,
+    journal: Option<&Journal>,
+) -> Result<Vec<(Copy, u64, Option<u64>)>, Error> {
+    let mut waiting = Vec::new();
+    for dst in stores::find(&general.root_path).0 {
+        let Ok(here) = stores::open(general, &dst).and_then(|store| newest_number(&store)) else {
+            continue;
+        };
+        for (name, config) in &general.remotes {
+            let copy = Copy {
+                remote: name.clone(),
+                dst: dst.clone(),
+            };
+            let done = journal.and_then(|journal| journal.done.get(&copy)).copied();
+            let is_pending = journal.is_some_and(|journal| journal.pending.contains_key(&copy));
+            let takes = config.takes(&dst).map_err(Error::Usage)?;
+            if takes && (done != Some(here) || is_pending) {
+                waiting.push((copy, here, done));
+            }
+        }
+    }
+    Ok(waiting)
+}

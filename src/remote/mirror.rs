@@ -1,0 +1,206 @@
+//! One store's copy in a remote: what is there, and how its files get there and back.
+
+use std::sync::Arc;
+
+use super::disk::RemoteDisk;
+use super::names::{self, Held, Listing};
+use super::{Careful, Put, Remote, fault};
+use crate::digest::{Digest, DigestWriter};
+use crate::error::{Error, RemoteError, RemoteFault, StoreError};
+use crate::store::{Store, archive, state_path};
+
+/// A store's directory in a remote.
+#[derive(Clone)]
+pub struct Mirror {
+    remote: Arc<Careful>,
+    dir: String,
+    name: String,
+}
+
+impl Mirror {
+    /// The copy in the directory `dir` of a remote; `name` is how the user calls it.
+    pub fn new(remote: Arc<Careful>, dir: &str, name: &str) -> Self {
+        Self {
+            remote,
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// How the user calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is in a directory below.
+    #[must_use]
+    pub fn below(&self, dir: &str) -> Self {
+        let name = format!("{}/{dir}", self.name.trim_end_matches('/'));
+        Self::new(Arc::clone(&self.remote), &self.path(dir), &name)
+    }
+
+    /// The remote that it is in.
+    pub fn remote(&self) -> &Careful {
+        &self.remote
+    }
+
+    /// The copy as a store to look into. `local` is the same store on this machine, if it is here.
+    pub fn store(&self, local: Option<&Store>) -> Store {
+        let disk = RemoteDisk::open(Arc::clone(&self.remote), &self.dir, local.cloned());
+        Store::new(Arc::new(disk), &self.name)
+    }
+
+    /// A path in the remote.
+    pub fn path(&self, path: &str) -> String {
+        match &self.dir[..] {
+            "" => path.to_owned(),
+            dir => format!("{dir}/{path}"),
+        }
+    }
+
+    /// Everything that is there.
+    pub fn list(&self) -> Result<Listing, RemoteError> {
+        let prefix = self.path("");
+        Ok(Listing::of(&self.dir, self.remote.list(&prefix)?))
+    }
+
+    /// The bytes of a state.
+    pub fn state(&self, number: u64) -> Result<Vec<u8>, RemoteError> {
+        self.remote.read(&self.path(&state_path(number)), None)
+    }
+
+    /// Sends a file of a store, which is proved to be what its name says first: what is damaged here does not spoil what is
+    /// there. Pieces that are there already stay. Returns what was sent: paths and their content's digests.
+    pub fn upload(
+        &self,
+        store: &Store,
+        path: &str,
+        listing: &Listing,
+    ) -> Result<Vec<(String, Digest)>, Error> {
+        let len = store.len_of(path)?;
+        if names::is_cut(path, len) {
+            return self.upload_cut(store, path, len, listing);
+        }
+        let mut content = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+        store.read_pieces(path, &mut |bytes| content.extend_from_slice(bytes))?;
+        let digest = Digest::of(&content);
+        if names::digest_of(path).is_some_and(|name| name != digest) {
+            return Err(damaged_here(path).into());
+        }
+        self.remote
+            .write(&self.path(path), &content, Put::Replace)?;
+        Ok(vec![(path.to_owned(), digest)])
+    }
+
+    fn upload_cut(
+        &self,
+        store: &Store,
+        path: &str,
+        len: u64,
+        listing: &Listing,
+    ) -> Result<Vec<(String, Digest)>, Error> {
+        archive::check_file(store, path)?;
+        let mut sent = Vec::new();
+        let file = store.disk().open(path);
+        let file = file.map_err(|error| StoreError::io("open", path, error))?;
+        for number in 0..names::pieces(len) {
+            let from = number * names::PIECE_BYTES;
+            let take = usize::try_from(names::PIECE_BYTES.min(len - from)).expect("bounded");
+            let mut content = vec![0; take];
+            file.read_at(from, &mut content)
+                .map_err(|error| StoreError::io("read", path, error))?;
+            let digest = Digest::of(&content);
+            let piece = names::piece(path, number, digest).ok_or_else(|| {
+                Error::Refused(format!("{path} is too long to be copied to a remote"))
+            })?;
+            if listing.entries.get(&piece) != Some(&(take as u64)) {
+                self.remote
+                    .write(&self.path(&piece), &content, Put::Replace)?;
+                sent.push((piece, digest));
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Reads back a file that was sent. An error says that something else is there.
+    pub fn check_sent(&self, path: &str, digest: Digest) -> Result<(), RemoteError> {
+        let content = self.remote.read(&self.path(path), None)?;
+        if Digest::of(&content) == digest {
+            return Ok(());
+        }
+        Err(self.other_content(path))
+    }
+
+    fn other_content(&self, path: &str) -> RemoteError {
+        let detail = "it holds something else than what was sent there, though that was answered with success; do not trust this remote";
+        fault(&self.name, "rely on", path, RemoteFault::Other, detail)
+    }
+
+    /// Makes a state the newest of the copy: from then on it counts. There must be none of that number.
+    pub fn publish(&self, number: u64, content: &[u8]) -> Result<(), RemoteError> {
+        let path = state_path(number);
+        let full = self.path(&path);
+        self.remote.write(&full, content, Put::New)?;
+        if self.remote.read(&full, None)? == content {
+            return Ok(());
+        }
+        Err(self.other_content(&path))
+    }
+
+    /// Whether the remote itself sees to it that two machines do not both write a state: it is asked to write one again that
+    /// is there, with the same bytes.
+    pub fn is_exclusive(&self, number: u64, content: &[u8]) -> Result<bool, RemoteError> {
+        let path = self.path(&state_path(number));
+        match self.remote.write(&path, content, Put::New) {
+            Ok(()) => Ok(false),
+            Err(error) if error.fault == RemoteFault::Exists => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands out a file's bytes from its beginning to its end, by parts of bounded length. They are proved against its name
+    /// afterwards: an error then says that all of them are worth nothing.
+    pub fn fetch(
+        &self,
+        path: &str,
+        held: &Held,
+        see: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), Error> {
+        let mut digest = DigestWriter::default();
+        let whole = [(path.to_owned(), held.len())];
+        let pieces = match held {
+            Held::Whole { .. } => &whole[..],
+            Held::Cut(pieces) => pieces,
+        };
+        for (piece, _) in pieces {
+            let content = self.remote.read(&self.path(piece), None)?;
+            let name = names::digest_of(piece);
+            if name.is_some_and(|name| name != Digest::of(&content)) {
+                return Err(self.damaged_there(piece).into());
+            }
+            digest.update(&content);
+            see(&content)?;
+        }
+        if names::digest_of(path).is_some_and(|name| name != digest.digest()) {
+            return Err(self.damaged_there(path).into());
+        }
+        Ok(())
+    }
+
+    fn damaged_there(&self, path: &str) -> RemoteError {
+        let detail = "its content is not what its name says: it is damaged there";
+        fault(&self.name, "use", path, RemoteFault::Other, detail)
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, path: &str) -> Result<(), RemoteError> {
+        self.remote.remove(&self.path(path))
+    }
+}
+
+fn damaged_here(path: &str) -> StoreError {
+    StoreError::damaged(
+        path,
+        "its content is not what its name says; it was not copied over what the remote has",
+    )
+}
