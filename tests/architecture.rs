@@ -152,7 +152,7 @@ fn effects_happen_where_they_belong() {
             &path,
             &[
                 "store/disk.rs",
-                "remote/sftp/files.rs",
+                "remote/sftp",
                 "tree",
                 "config",
                 "ops/restore",

@@ -11,6 +11,7 @@ use super::backing::Writing;
 use super::deletion_args::{Delete, Gc, Pin, Plot, Prune, Undelete, Unpin};
 use super::dump_args::{CMD_HELP, Cmd, DB_HELP, Db};
 pub use super::look_args::{At, Cat, Compare, Diff, Export, Find, History, Ls, Reading};
+use super::repair::Repair;
 use super::sync::{Sync, SyncStateArgs};
 use crate::catalog::StoreType;
 
@@ -154,6 +155,11 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup gc home\n  btw-backup gc --now home     also what could still be brought back"
     )]
     Gc(Gc),
+    /// Put right what is damaged: good data from a remote for here, from here for a remote, from the source for both
+    #[command(
+        after_help = "Examples:\n  btw-backup repair --dry-run home    what is damaged, and where good data are\n  btw-backup repair home              also brings back a store that is gone\n\nWhat is damaged is moved to DST/damaged, never removed."
+    )]
+    Repair(Repair),
     /// Copy stores to remotes: what is not there yet
     #[command(
         after_help = "Examples:\n  btw-backup sync                     all that is not copied yet\n  btw-backup sync --remote offsite home\n  btw-backup sync --full --dry-run    ask the remotes what they lack"

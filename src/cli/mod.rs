@@ -25,6 +25,7 @@ mod progress;
 mod prune;
 mod prune_remote;
 mod remotes;
+mod repair;
 mod restore;
 mod rows;
 mod stores;
@@ -99,6 +100,7 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
         Command::Delete(args) => delete::delete(&context, &args),
         Command::Undelete(args) => delete::undelete(&context, &args),
         Command::Gc(args) => delete::gc(&context, &args),
+        Command::Repair(args) => repair::run(&context, &args),
         Command::Sync(args) => sync::run(&context, &args),
         Command::SyncState(args) => sync::state(&context, &args),
         Command::Pin(args) => delete::pin(&context, &args),

@@ -144,6 +144,17 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
     Ok(report)
 }
 
+/// Remembers what a look at all files found, as far as the store can be written to.
+pub fn record(store: &Store, report: &Report) {
+    let options = verify::Options {
+        only: None,
+        deep: false,
+        sample: None,
+    };
+    let record = report.record(&options, Timestamp::now(), store.verified());
+    let _ = store.record_verified(&record);
+}
+
 /// What is wrong if this is not the store, or an older state of it, that this machine used last.
 fn rolled_back(context: &Context, store: &Store, name: &str) -> Result<Option<String>, Error> {
     let work = owner::trusted_workdir(context, store.current()?.source_path())?;

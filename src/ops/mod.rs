@@ -13,6 +13,7 @@ pub mod parts;
 pub mod paths;
 pub mod read;
 pub mod rebuilt;
+pub mod repair;
 pub mod restore;
 pub mod sync;
 pub mod thin_remote;

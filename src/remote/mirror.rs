@@ -141,7 +141,13 @@ impl Mirror {
         let path = state_path(number);
         let full = self.path(&path);
         self.remote.write(&full, content, Put::New)?;
-        if self.remote.read(&full, None)? == content {
+        let is_right = || Ok::<_, RemoteError>(self.remote.read(&full, None)? == content);
+        if is_right()? {
+            return Ok(());
+        }
+        // A newest state that cannot be read would hide those before.
+        self.remote.write(&full, content, Put::Replace)?;
+        if is_right()? {
             return Ok(());
         }
         Err(self.other_content(&path))

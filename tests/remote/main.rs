@@ -8,6 +8,7 @@
 mod conformance;
 mod faults;
 mod memory;
+mod repair;
 mod server;
 mod sshd;
 mod sync;
