@@ -10,11 +10,11 @@ use super::output::Output;
 use super::remotes::Remotes;
 use super::rows::SCHEMA;
 use super::{Context, stores};
+use crate::config::remote::Keep;
 use crate::config::sync_state::SyncState;
 use crate::error::Error;
 use crate::format::journal::Copy;
 use crate::ops::thin_remote::{self, Plan};
-use crate::plan::retention::Policy;
 use crate::remote::mirror::Mirror;
 use crate::store::Store;
 use crate::time::rfc3339;
@@ -47,11 +47,13 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
     let remotes = Remotes::of(&general);
     let dst = &args.changing.dst;
     let mirror = remotes.mirror(name, dst)?;
-    let policy = if args.retention.is_empty() {
+    let keep = if args.retention.is_empty() {
         remotes.config(name)?.keep().map_err(Error::Usage)?
     } else {
-        Some(args.retention.policy().map_err(Error::Usage)?)
+        let rules = args.retention.policy().map_err(Error::Usage)?;
+        Some(Keep::ByRules(rules))
     };
+    let policy = keep.as_ref().and_then(Keep::policy);
     let copy = Copy {
         remote: name.to_owned(),
         dst: dst.clone(),
@@ -62,7 +64,7 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
     } else {
         GRACE
     };
-    let plan = thin_remote::plan(&mirror, policy.as_ref(), grace, Timestamp::now())?;
+    let plan = thin_remote::plan(&mirror, policy, grace, Timestamp::now())?;
     if args.json {
         print_json(&plan, !args.dry_run)?;
     } else if args.dry_run || context.output.verbose {
@@ -85,10 +87,9 @@ pub fn after_sync(
     context: &Context,
     store: &Store,
     mirror: &Mirror,
-    policy: &Policy,
+    keep: &Keep,
 ) -> Result<Exit, Error> {
-    let policy = Some(policy).filter(|policy| !policy.is_empty());
-    let plan = thin_remote::plan(mirror, policy, GRACE, Timestamp::now())?;
+    let plan = thin_remote::plan(mirror, keep.policy(), GRACE, Timestamp::now())?;
     if !plan.doomed.is_empty() {
         perform(Some(store), mirror, &plan)?;
         context.output.info(&summary(mirror, &plan, "removed"));

@@ -165,7 +165,7 @@ impl Job<'_> {
             .keep()
             .map_err(Error::Usage)?;
         match keep {
-            Some(policy) => prune_remote::after_sync(self.context, store, &mirror, &policy),
+            Some(keep) => prune_remote::after_sync(self.context, store, &mirror, &keep),
             None => Ok(Exit::Done),
         }
     }

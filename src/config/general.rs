@@ -10,7 +10,7 @@ use super::{read_config, write};
 use crate::error::Error;
 
 /// The general configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct General {
     /// The directory in which all stores lie.
     pub root_path: PathBuf,

@@ -13,7 +13,7 @@ use crate::remote::{Access, Encryption, Limits, Place, Settings, SshAccess};
 use crate::tree::select::Patterns;
 
 /// A remote as it is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteConfig {
     url: String,
@@ -34,7 +34,26 @@ pub struct RemoteConfig {
     attempts: Option<u32>,
     manual: Option<bool>,
     stores: Option<Vec<String>>,
-    keep: Option<Retention>,
+    keep: Option<toml::Value>,
+}
+
+/// Which states stay in a remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keep {
+    /// All that have a version which no later state has.
+    Versions,
+    /// Those that rules keep.
+    ByRules(Policy),
+}
+
+impl Keep {
+    /// The rules, if there are any.
+    pub fn policy(&self) -> Option<&Policy> {
+        match self {
+            Self::Versions => None,
+            Self::ByRules(policy) => Some(policy),
+        }
+    }
 }
 
 /// What the environment and other programs' configuration say of buckets.
@@ -88,14 +107,25 @@ impl RemoteConfig {
         Ok(patterns.covers(dst.as_bytes(), true))
     }
 
-    /// Which states stay there, if that is said.
-    pub fn keep(&self) -> Result<Option<Policy>, String> {
-        let policy = self.keep.as_ref().map(Retention::policy).transpose()?;
-        match &policy {
-            Some(policy) if policy.max_store_bytes.is_some() => {
-                Err("keep: max_store_size is not for remotes".to_owned())
+    /// Which states stay there, if that is said: those that rules keep, or all that have a version of their own.
+    pub fn keep(&self) -> Result<Option<Keep>, String> {
+        match &self.keep {
+            None => Ok(None),
+            Some(toml::Value::String(word)) if word == "versions" => Ok(Some(Keep::Versions)),
+            Some(toml::Value::Table(rules)) => {
+                let rules: Retention = rules
+                    .clone()
+                    .try_into()
+                    .map_err(|error: toml::de::Error| format!("keep: {}", error.message()))?;
+                let policy = rules.policy().map_err(|why| format!("keep: {why}"))?;
+                if policy.max_store_bytes.is_some() {
+                    return Err("keep: max_store_size is not for remotes".to_owned());
+                }
+                Ok(Some(Keep::ByRules(policy)))
             }
-            _ => Ok(policy),
+            Some(other) => Err(format!(
+                "keep = {other} is not known: write \"versions\", or rules as in RETENTION"
+            )),
         }
     }
 
@@ -235,6 +265,9 @@ mod tests {
             ("url = 's3://b'\nencryption = 'rot13'", "rot13"),
             ("url = 's3://b'\nparallel = 0", "parallel"),
             ("url = 's3://b'\nmax_upload = 'fast'", "fast"),
+            ("url = 's3://b'\nkeep = 'all'", "all"),
+            ("url = 's3://b'\nkeep = {}", "no rule"),
+            ("url = 's3://b'\nkeep = { keep_dayly = 3 }", "keep_dayly"),
             ("url = 's3://b'\nkeep = { keep_within = 'long' }", "long"),
         ] {
             let error = config(text).check().unwrap_err();

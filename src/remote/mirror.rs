@@ -1,5 +1,6 @@
 //! One store's copy in a remote: what is there, and how its files get there and back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::disk::RemoteDisk;
@@ -8,6 +9,16 @@ use super::{Careful, Put, Remote, fault};
 use crate::digest::{Digest, DigestWriter};
 use crate::error::{Error, RemoteError, RemoteFault, StoreError};
 use crate::store::{Store, archive, state_path};
+
+/// So much of a file is read back.
+const SAMPLE_BYTES: u64 = 256 << 10;
+
+/// A file of a remote that was just written, and what of a store it holds.
+pub struct Sent {
+    path: String,
+    file: String,
+    range: Range<u64>,
+}
 
 /// A store's directory in a remote.
 #[derive(Clone)]
@@ -70,13 +81,8 @@ impl Mirror {
     }
 
     /// Sends a file of a store, which is proved to be what its name says first: what is damaged here does not spoil what is
-    /// there. Pieces that are there already stay. Returns what was sent: paths and their content's digests.
-    pub fn upload(
-        &self,
-        store: &Store,
-        path: &str,
-        listing: &Listing,
-    ) -> Result<Vec<(String, Digest)>, Error> {
+    /// there. Pieces that are there already stay. Returns what was sent.
+    pub fn upload(&self, store: &Store, path: &str, listing: &Listing) -> Result<Vec<Sent>, Error> {
         let len = store.len_of(path)?;
         if names::is_cut(path, len) {
             return self.upload_cut(store, path, len, listing);
@@ -89,7 +95,11 @@ impl Mirror {
         }
         self.remote
             .write(&self.path(path), &content, Put::Replace)?;
-        Ok(vec![(path.to_owned(), digest)])
+        Ok(vec![Sent {
+            path: path.to_owned(),
+            file: path.to_owned(),
+            range: 0..len,
+        }])
     }
 
     fn upload_cut(
@@ -98,7 +108,7 @@ impl Mirror {
         path: &str,
         len: u64,
         listing: &Listing,
-    ) -> Result<Vec<(String, Digest)>, Error> {
+    ) -> Result<Vec<Sent>, Error> {
         archive::check_file(store, path)?;
         let mut sent = Vec::new();
         let file = store.disk().open(path);
@@ -116,19 +126,32 @@ impl Mirror {
             if listing.entries.get(&piece) != Some(&(take as u64)) {
                 self.remote
                     .write(&self.path(&piece), &content, Put::Replace)?;
-                sent.push((piece, digest));
+                sent.push(Sent {
+                    path: piece,
+                    file: path.to_owned(),
+                    range: from..from + take as u64,
+                });
             }
         }
         Ok(sent)
     }
 
-    /// Reads back a file that was sent. An error says that something else is there.
-    pub fn check_sent(&self, path: &str, digest: Digest) -> Result<(), RemoteError> {
-        let content = self.remote.read(&self.path(path), None)?;
-        if Digest::of(&content) == digest {
+    /// Reads back a part of what was sent, which `chance` chooses. An error says that something else is there.
+    pub fn check_sent(&self, store: &Store, sent: &Sent, chance: u64) -> Result<(), Error> {
+        let len = sent.range.end - sent.range.start;
+        let take = len.min(SAMPLE_BYTES);
+        let from = if len > take { chance % (len - take) } else { 0 };
+        let there = self
+            .remote
+            .read(&self.path(&sent.path), Some(from..from + take))?;
+        let mut here = vec![0; there.len()];
+        let file = store.disk().open(&sent.file);
+        file.and_then(|file| file.read_at(sent.range.start + from, &mut here))
+            .map_err(|error| StoreError::io("read", &sent.file, error))?;
+        if here == there {
             return Ok(());
         }
-        Err(self.other_content(path))
+        Err(self.other_content(&sent.path).into())
     }
 
     fn other_content(&self, path: &str) -> RemoteError {

@@ -68,7 +68,7 @@ fn names(remote: &dyn Remote, prefix: &str) -> Vec<String> {
     listed(remote, prefix).into_keys().collect()
 }
 
-fn conforms(remote: &dyn Remote, has_digests: bool) {
+pub fn conforms(remote: &dyn Remote, has_digests: bool) {
     let fault = |result: Result<Vec<u8>, btw_backup::error::RemoteError>| result.unwrap_err().fault;
     let long: Vec<u8> = (0..9_000_000_u32)
         .flat_map(u32::to_le_bytes)

@@ -7,7 +7,9 @@
 
 mod conformance;
 mod faults;
+mod limits;
 mod memory;
+mod moto;
 mod repair;
 mod server;
 mod sshd;

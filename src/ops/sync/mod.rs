@@ -13,14 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::digest::Digest;
 use crate::error::{Error, RemoteError, RemoteFault, StoreError};
 use crate::format::state::State;
-use crate::remote::mirror::Mirror;
+use crate::remote::mirror::{Mirror, Sent};
 use crate::remote::names::{Held, Listing};
 use crate::report::Monitor;
 use crate::store::{Store, collect};
 
-/// After a sync so many of the files that were sent are read back, at most so many bytes of them.
+/// Of so many of the files that were sent a part is read back.
 const SAMPLE_FILES: usize = 4;
-const SAMPLE_BYTES: u64 = 8 << 20;
 
 /// How a store is synced.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,7 +82,7 @@ pub fn sync(
     if !sent.is_empty() {
         listing = mirror.list()?;
         require_all(store, mirror, &named, &listing)?;
-        check_sample(mirror, &listing, sent)?;
+        check_sample(store, mirror, &state, &sent)?;
     }
     if before != Some(state.number) {
         publish(store, mirror, &state, options, &mut report)?;
@@ -131,7 +130,7 @@ fn send(
     files: &[(String, u64)],
     listing: &Listing,
     monitor: &dyn Monitor,
-) -> Result<Vec<(String, Digest)>, Error> {
+) -> Result<Vec<Sent>, Error> {
     let queue = Mutex::new(files.iter());
     let (failed, sent) = (Mutex::new(None), Mutex::new(Vec::new()));
     let stop = AtomicBool::new(false);
@@ -190,20 +189,13 @@ fn require_all(
 }
 
 /// Reads back some of what was sent, others each time.
-fn check_sample(
-    mirror: &Mirror,
-    listing: &Listing,
-    mut sent: Vec<(String, Digest)>,
-) -> Result<(), Error> {
-    // Digests are as good as chance.
-    sent.sort_by_key(|(_, digest)| digest.0);
-    let mut left = SAMPLE_BYTES;
-    for (path, digest) in sent.iter().take(SAMPLE_FILES) {
-        let len = listing.entries.get(path).copied().unwrap_or(0);
-        if len <= left {
-            left -= len;
-            mirror.check_sent(path, *digest)?;
-        }
+fn check_sample(store: &Store, mirror: &Mirror, state: &State, sent: &[Sent]) -> Result<(), Error> {
+    // As good as chance, and another in each state.
+    let seed = Digest::of(&state.number.to_le_bytes()).0;
+    for word in seed.chunks_exact(8).take(SAMPLE_FILES) {
+        let chance = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+        let index = usize::try_from(chance % sent.len() as u64).expect("below a length");
+        mirror.check_sent(store, &sent[index], chance >> 8)?;
     }
     Ok(())
 }
