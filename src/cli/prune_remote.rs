@@ -13,7 +13,6 @@ use super::{Context, stores};
 use crate::config::remote::Keep;
 use crate::config::sync_state::SyncState;
 use crate::error::Error;
-use crate::format::journal::Copy;
 use crate::ops::thin_remote::{self, Plan};
 use crate::remote::mirror::Mirror;
 use crate::store::Store;
@@ -54,10 +53,7 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
         Some(Keep::ByRules(rules))
     };
     let policy = keep.as_ref().and_then(Keep::policy);
-    let copy = Copy {
-        remote: name.to_owned(),
-        dst: dst.clone(),
-    };
+    let copy = remotes.copy(name, dst)?;
     let _lock = SyncState::new(&context.config_dir).lock(&copy, args.changing.wait)?;
     let grace = if args.now {
         SignedDuration::ZERO

@@ -9,6 +9,7 @@ use super::Context;
 use crate::config::general::General;
 use crate::config::remote::{Environment, RemoteConfig, ini_values};
 use crate::error::Error;
+use crate::format::journal::Copy;
 use crate::remote::mirror::Mirror;
 use crate::remote::{Careful, Place, Remote as _};
 use crate::store::Store;
@@ -55,6 +56,14 @@ impl Remotes {
                 format!("there are: {}", known.join(", "))
             };
             Error::Usage(format!("There is no remote {name}; {known}"))
+        })
+    }
+
+    /// A store's copy in a configured remote, as the journal calls it: by the place, since a name may come to mean another.
+    pub fn copy(&self, name: &str, dst: &str) -> Result<Copy, Error> {
+        Ok(Copy {
+            remote: self.config(name)?.identity(&self.environment),
+            dst: dst.to_owned(),
         })
     }
 

@@ -10,7 +10,7 @@ use super::remotes::Remotes;
 use super::{Context, owner, prune_remote, stores};
 use crate::config::general::General;
 use crate::config::sync_state::SyncState;
-use crate::error::{Error, with_causes};
+use crate::error::{Error, StoreError, with_causes};
 use crate::format::journal::{Copy, Event, Journal};
 use crate::ops::sync::{self, Options, Report};
 use crate::remote::mirror::Mirror;
@@ -81,12 +81,8 @@ pub fn run(context: &Context, args: &Sync) -> Result<Exit, Error> {
             if !is_asked || !(is_named || config.takes(dst).map_err(Error::Usage)?) {
                 continue;
             }
-            let copy = Copy {
-                remote: name.clone(),
-                dst: dst.clone(),
-            };
             // One that fails does not keep the others from being copied.
-            match job.one(&copy, args) {
+            match job.one(name, dst, args) {
                 Ok(one) => exit = exit.or(one),
                 Err(error) => {
                     Output::error_of(&format!("{dst} to {name}"), &error);
@@ -106,72 +102,93 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn one(&self, copy: &Copy, args: &Sync) -> Result<Exit, Error> {
-        let ownership = owner::of_store(self.context, None, None, &copy.dst)?;
-        let store = stores::open_trusted(self.general, &copy.dst, &ownership)?;
+    fn one(&self, name: &str, dst: &str, args: &Sync) -> Result<Exit, Error> {
+        let ownership = owner::of_store(self.context, None, None, dst)?;
+        let store = stores::open_trusted(self.general, dst, &ownership)?;
         let current = newest_number(&store)?;
+        let copy = self.remotes.copy(name, dst)?;
         let journal = self.journal.read()?.unwrap_or_default();
-        let is_done =
-            journal.done.get(copy) == Some(&current) && !journal.pending.contains_key(copy);
-        if is_done && !args.full && args.dst.is_empty() {
+        if is_done(&journal, &copy, current) && !args.full && args.dst.is_empty() {
             return Ok(Exit::Done);
         }
-        self.copy(&store, copy, current, &journal, (args.dry_run, args.wait))
+        let _lock = self.journal.lock(&copy, args.wait)?;
+        if args.dry_run {
+            return self.preview(&store, name, dst);
+        }
+        self.copy(&store, name, &copy, current)
     }
 
-    /// Copies a store and keeps the journal.
-    fn copy(
-        &self,
-        store: &Store,
-        copy: &Copy,
-        current: u64,
-        journal: &Journal,
-        (dry_run, wait): (bool, bool),
-    ) -> Result<Exit, Error> {
-        let mirror = self.remotes.mirror(&copy.remote, &copy.dst)?;
-        let _lock = self.journal.lock(copy, wait)?;
-        if !dry_run {
-            let pending = Event::Pending(copy.clone(), current);
-            self.journal.record(Timestamp::now(), &pending)?;
-        }
+    fn preview(&self, store: &Store, name: &str, dst: &str) -> Result<Exit, Error> {
+        let mirror = self.remotes.mirror(name, dst)?;
         let options = Options {
-            dry_run,
+            dry_run: true,
+            probe: false,
+        };
+        let report = sync::sync(store, &mirror, options, &Progress::new(self.context.output))?;
+        let (files, bytes) = (report.files, output_bytes(report.bytes));
+        let to = mirror.name();
+        Output::answer(&format!(
+            "{dst}: {files} files, {bytes} would be sent to {to}\n"
+        ))?;
+        Ok(Exit::Done)
+    }
+
+    /// Copies a store and keeps the journal. The caller holds the lock.
+    fn copy(&self, store: &Store, name: &str, copy: &Copy, current: u64) -> Result<Exit, Error> {
+        self.pending(copy, current)?;
+        let mirror = self.remotes.mirror(name, &copy.dst)?;
+        let journal = self.journal.read()?.unwrap_or_default();
+        let options = Options {
+            dry_run: false,
             probe: !journal.exclusive.contains_key(&copy.remote),
         };
         let report = {
             let progress = Progress::new(self.context.output);
             sync::sync(store, &mirror, options, &progress)?
         };
-        if dry_run {
-            let (files, bytes) = (report.files, output_bytes(report.bytes));
-            Output::answer(&format!(
-                "{}: {files} files, {bytes} would be sent to {}\n",
-                copy.dst,
-                mirror.name()
-            ))?;
-            return Ok(Exit::Done);
-        }
         let now = Timestamp::now();
-        self.journal
-            .record(now, &Event::Done(copy.clone(), report.state))?;
+        let done = Event::Done(copy.clone(), report.state);
+        self.journal.record(now, &done)?;
         if let Some(is_exclusive) = report.is_exclusive {
-            self.journal
-                .record(now, &Event::Exclusive(copy.remote.clone(), is_exclusive))?;
+            let exclusive = Event::Exclusive(copy.remote.clone(), is_exclusive);
+            self.journal.record(now, &exclusive)?;
         }
-        self.tell(copy, &mirror, &report);
-        let keep = self
-            .remotes
-            .config(&copy.remote)?
-            .keep()
-            .map_err(Error::Usage)?;
+        self.tell(name, &copy.dst, &mirror, &report);
+        let keep = self.remotes.config(name)?.keep().map_err(Error::Usage)?;
         match keep {
             Some(keep) => prune_remote::after_sync(self.context, store, &mirror, &keep),
             None => Ok(Exit::Done),
         }
     }
 
-    fn tell(&self, copy: &Copy, mirror: &Mirror, report: &Report) {
-        let (dst, output) = (&copy.dst, self.context.output);
+    fn pending(&self, copy: &Copy, current: u64) -> Result<(), Error> {
+        let pending = Event::Pending(copy.clone(), current);
+        self.journal.record(Timestamp::now(), &pending)
+    }
+
+    /// The copy that follows a backup. If another run is at it already, that one or the next takes what is new: runs do not
+    /// queue up behind a first copy that takes days.
+    fn follow(&self, store: &Store, name: &str, dst: &str) -> Result<Exit, Error> {
+        let current = newest_number(store)?;
+        let copy = self.remotes.copy(name, dst)?;
+        if is_done(&self.journal.read()?.unwrap_or_default(), &copy, current) {
+            return Ok(Exit::Done);
+        }
+        match self.journal.lock(&copy, false) {
+            Ok(_lock) => self.copy(store, name, &copy, current),
+            Err(Error::Store(StoreError::Locked(_))) => {
+                self.pending(&copy, current)?;
+                self.context.output.info(&format!(
+                    "{dst}: another run is copying it to {name}; what is new is copied with the next one"
+                ));
+                Ok(Exit::Done)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn tell(&self, name: &str, dst: &str, mirror: &Mirror, report: &Report) {
+        let output = self.context.output;
         if report.is_unchanged() {
             output.info(&format!("{dst}: {} is up to date", mirror.name()));
             return;
@@ -185,10 +202,15 @@ impl Job<'_> {
         if report.is_exclusive == Some(false) {
             output.info(&format!(
                 "{} cannot refuse a second writer (no conditional writes): let only this machine write there",
-                copy.remote
+                name
             ));
         }
     }
+}
+
+/// Whether a copy has the current state, as far as is known.
+fn is_done(journal: &Journal, copy: &Copy, current: u64) -> bool {
+    journal.done.get(copy) == Some(&current) && !journal.pending.contains_key(copy)
 }
 
 fn newest_number(store: &Store) -> Result<u64, Error> {
@@ -212,19 +234,7 @@ pub fn after_backup(context: &Context, general: &General, store: &Store, dst: &s
         if !config.is_automatic() || !config.takes(dst).unwrap_or(true) {
             continue;
         }
-        let copy = Copy {
-            remote: name.clone(),
-            dst: dst.to_owned(),
-        };
-        let work = || {
-            let current = newest_number(store)?;
-            let journal = job.journal.read()?.unwrap_or_default();
-            if journal.done.get(&copy) == Some(&current) && !journal.pending.contains_key(&copy) {
-                return Ok(Exit::Done);
-            }
-            job.copy(store, &copy, current, &journal, (false, true))
-        };
-        exit = exit.or(work().unwrap_or_else(|error: Error| {
+        exit = exit.or(job.follow(store, name, dst).unwrap_or_else(|error| {
             Output::warning(&format!(
                 "The backup is done, but {dst} was not copied to {name}: {}; btw-backup sync tries again",
                 with_causes(&error)
@@ -254,16 +264,20 @@ pub fn state(context: &Context, args: &SyncStateArgs) -> Result<Exit, Error> {
     }
     let lines: Vec<String> = waiting
         .into_iter()
-        .map(|(copy, here, there)| {
-            let there = there.map_or_else(
-                || "nothing is known to be there".to_owned(),
-                |there| format!("there is state {there}"),
-            );
-            format!(
-                "Must sync: {} to {} (here is state {here}, {there})\n",
-                copy.dst, copy.remote
-            )
-        })
+        .map(
+            |Waiting {
+                 dst,
+                 remote,
+                 here,
+                 there,
+             }| {
+                let there = there.map_or_else(
+                    || "nothing is known to be there".to_owned(),
+                    |there| format!("there is state {there}"),
+                );
+                format!("Must sync: {dst} to {remote} (here is state {here}, {there})\n")
+            },
+        )
         .collect();
     Output::answer(&lines.concat())?;
     if journal.is_some_and(|journal| journal.is_torn) {
@@ -274,26 +288,34 @@ pub fn state(context: &Context, args: &SyncStateArgs) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
+/// A store whose copy is not up to date.
+struct Waiting {
+    dst: String,
+    remote: String,
+    here: u64,
+    there: Option<u64>,
+}
+
 /// Stores whose copies are not up to date: with the state here and the one there, as far as is known.
-fn waiting(
-    general: &General,
-    journal: Option<&Journal>,
-) -> Result<Vec<(Copy, u64, Option<u64>)>, Error> {
+fn waiting(general: &General, journal: Option<&Journal>) -> Result<Vec<Waiting>, Error> {
+    let remotes = Remotes::of(general);
     let mut waiting = Vec::new();
     for dst in stores::find(&general.root_path).0 {
         let Ok(here) = stores::open(general, &dst).and_then(|store| newest_number(&store)) else {
             continue;
         };
         for (name, config) in &general.remotes {
-            let copy = Copy {
-                remote: name.clone(),
-                dst: dst.clone(),
-            };
+            let copy = remotes.copy(name, &dst)?;
             let done = journal.and_then(|journal| journal.done.get(&copy)).copied();
             let is_pending = journal.is_some_and(|journal| journal.pending.contains_key(&copy));
             let takes = config.takes(&dst).map_err(Error::Usage)?;
             if takes && (done != Some(here) || is_pending) {
-                waiting.push((copy, here, done));
+                waiting.push(Waiting {
+                    dst: dst.clone(),
+                    remote: name.clone(),
+                    here,
+                    there: done,
+                });
             }
         }
     }

@@ -93,6 +93,15 @@ impl RemoteConfig {
         &self.url
     }
 
+    /// What tells it from other places, under whatever name.
+    pub fn identity(&self, environment: &Environment) -> String {
+        let url = self.url.trim_end_matches('/');
+        match self.endpoint.as_ref().or(environment.endpoint.as_ref()) {
+            Some(endpoint) if url.starts_with("s3:") => format!("{url} at {endpoint}"),
+            _ => url.to_owned(),
+        }
+    }
+
     /// Whether backups are followed by a sync to it.
     pub fn is_automatic(&self) -> bool {
         !self.manual.unwrap_or(false)

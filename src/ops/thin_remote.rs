@@ -79,8 +79,9 @@ pub fn plan(
         )));
     };
     let mut states = BTreeMap::new();
+    let there = mirror.store(None);
     for number in numbers {
-        let store = mirror.store(None).as_of(Some(number));
+        let store = there.clone().as_of(Some(number));
         let state = store.current()?;
         let versions = store.versions(&state)?;
         states.insert(number, (store, state, versions));

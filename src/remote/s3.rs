@@ -166,13 +166,30 @@ impl S3 {
             ErrorKind::RateLimited => RemoteFault::Temporary,
             _ => RemoteFault::Other,
         };
-        let mut detail = error.message().to_owned();
+        let mut detail = plain(error.message());
         let mut cause = std::error::Error::source(error);
         while let Some(inner) = cause {
             detail = format!("{detail}: {inner}");
             cause = inner.source();
         }
         fault(&self.name, op, path, class, detail)
+    }
+}
+
+/// What a server says is handed on as a dump of the answer: its code and its words are enough.
+fn plain(message: &str) -> String {
+    let field = |name: &str| {
+        let rest = message.split_once(&format!("{name}: \""))?.1;
+        Some(rest.split_once("\", ").map_or(rest, |(value, _)| value))
+    };
+    match (
+        message.starts_with("S3Error"),
+        field("code"),
+        field("message"),
+    ) {
+        (true, Some(code), Some("")) => code.to_owned(),
+        (true, Some(code), Some(words)) => format!("{code}: {words}"),
+        _ => message.to_owned(),
     }
 }
 
@@ -273,7 +290,14 @@ impl Remote for S3 {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_amazon, is_loopback};
+    use super::{is_amazon, is_loopback, plain};
+
+    #[test]
+    fn answers_are_said_in_short() {
+        let long = "S3Error { code: \"NoSuchBucket\", message: \"It is \\\"gone\\\"\", resource: \"/x\", request_id: \"\" }";
+        assert_eq!(plain(long), "NoSuchBucket: It is \\\"gone\\\"");
+        assert_eq!(plain("anything"), "anything");
+    }
 
     #[test]
     fn f7_which_servers_are_this_machine_or_amazons() {

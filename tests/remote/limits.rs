@@ -33,6 +33,7 @@ fn a_bandwidth_limit_holds_and_others_see_what_goes_on() {
             .out
             .contains("nothing is known to be there")
     );
+    site.configure(&config[config.find('[').unwrap()..]);
     // Three objects: the second one waits for the first one's time.
     let mut command = site.home.command(&["sync", "home"]);
     let mut child = command.envs(site.server.environment()).spawn().unwrap();
@@ -52,7 +53,12 @@ fn a_bandwidth_limit_holds_and_others_see_what_goes_on() {
     // Looking, and backing up, do not wait for it.
     fs::write(src.join("new"), "new").unwrap();
     site.run(&["list", "home"]).ends(0);
-    site.run(&["fs", src.to_str().unwrap(), "home"]).ends(0);
+    let said = site.run(&["fs", src.to_str().unwrap(), "home"]).ends(0);
+    assert!(
+        said.out.contains("another run is copying it to offsite"),
+        "{}",
+        said.out
+    );
     assert!(began.elapsed() < Duration::from_secs(8), "something waited");
     assert!(
         child.try_wait().unwrap().is_none(),
@@ -285,4 +291,27 @@ fn stores_that_a_remote_does_not_take_stay_here() {
     assert_eq!(json["stores"][1]["path"], "s3://backups/here/vm/disk");
     site.elsewhere(&["verify", "s3://backups/here/vm/disk"])
         .ends(0);
+}
+
+#[test]
+fn a_remote_that_moves_is_filled_anew() {
+    let site = Site::new("");
+    let src = site.home.path("src");
+    fs::create_dir(&src).unwrap();
+    fs::write(src.join("f"), "x").unwrap();
+    site.fs(&src, "home").ends(0);
+    // The name stays, the place is another.
+    site.configure(&site.server.config("offsite", "there/"));
+    assert!(
+        site.run(&["sync-state", "--list"])
+            .ends(0)
+            .out
+            .contains("nothing is known to be there")
+    );
+    site.run(&["sync"]).ends(0);
+    site.elsewhere(&["verify", "--deep", "s3://backups/there/home"])
+        .ends(0);
+    // And back: it is known what is there.
+    site.configure(&site.server.config("offsite", "here"));
+    assert_eq!(site.run(&["sync-state", "--list"]).ends(0).out, "");
 }
