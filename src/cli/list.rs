@@ -117,7 +117,10 @@ pub fn run(context: &Context, args: &List) -> Result<Exit, Error> {
     }
     let general = stores::existing_config(context)?;
     match &args.dst {
-        Some(dst) => one(args, &stores::open(&general, dst)?.as_of(args.state)),
+        Some(dst) => one(
+            args,
+            &stores::as_of(stores::open(&general, dst)?, args.state)?,
+        ),
         None => all(args, &general),
     }
 }

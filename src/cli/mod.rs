@@ -6,6 +6,7 @@ mod compare;
 mod delete;
 mod deletion_args;
 mod diff;
+mod donors;
 mod draw;
 mod dump;
 mod dump_args;

@@ -13,7 +13,8 @@ use super::{Context, stores};
 use crate::config::remote::Keep;
 use crate::config::sync_state::SyncState;
 use crate::error::Error;
-use crate::ops::thin_remote::{self, Plan};
+use crate::ops::thin_remote::{self, Known, Plan};
+use crate::remote::Place;
 use crate::remote::mirror::Mirror;
 use crate::store::Store;
 use crate::time::rfc3339;
@@ -45,6 +46,12 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
     let general = stores::existing_config(context)?;
     let remotes = Remotes::of(&general);
     let dst = &args.changing.dst;
+    if Place::is_url(dst) {
+        return Err(Error::Usage(
+            "name the store by DST, the remote by --remote".into(),
+        ));
+    }
+    general.store_path(dst)?;
     let mirror = remotes.mirror(name, dst)?;
     let keep = if args.retention.is_empty() {
         remotes.config(name)?.keep().map_err(Error::Usage)?
@@ -54,13 +61,23 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
     };
     let policy = keep.as_ref().and_then(Keep::policy);
     let copy = remotes.copy(name, dst)?;
-    let _lock = SyncState::new(&context.config_dir).lock(&copy, args.changing.wait)?;
+    let sync_state = SyncState::new(&context.config_dir);
+    let _lock = sync_state.lock(&copy, args.changing.wait)?;
     let grace = if args.now {
         SignedDuration::ZERO
     } else {
         GRACE
     };
-    let plan = thin_remote::plan(&mirror, policy, grace, Timestamp::now())?;
+    // The store may be gone from this machine: then there is no log.
+    let local = stores::open(&general, &copy.dst).ok();
+    let journal = sync_state.read()?.unwrap_or_default();
+    let known = Known {
+        done: journal.done.get(&copy).copied(),
+        current: local
+            .as_ref()
+            .and_then(|store| store.state_numbers().ok()?.pop()),
+    };
+    let plan = thin_remote::plan(&mirror, policy, known, (grace, Timestamp::now()))?;
     if args.json {
         print_json(&plan, !args.dry_run)?;
     } else if args.dry_run || context.output.verbose {
@@ -69,8 +86,6 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    // The store may be gone from this machine: then there is no log.
-    let local = stores::open(&general, dst).ok();
     perform(local.as_ref(), &mirror, &plan)?;
     if !args.json {
         context.output.info(&summary(&mirror, &plan, "removed"));
@@ -84,8 +99,13 @@ pub fn after_sync(
     store: &Store,
     mirror: &Mirror,
     keep: &Keep,
+    state: u64,
 ) -> Result<Exit, Error> {
-    let plan = thin_remote::plan(mirror, keep.policy(), GRACE, Timestamp::now())?;
+    let known = Known {
+        done: Some(state),
+        current: None,
+    };
+    let plan = thin_remote::plan(mirror, keep.policy(), known, (GRACE, Timestamp::now()))?;
     if !plan.doomed.is_empty() {
         perform(Some(store), mirror, &plan)?;
         context.output.info(&summary(mirror, &plan, "removed"));

@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Context;
+use super::{Context, stores};
 use crate::config::general::General;
 use crate::config::remote::{Environment, RemoteConfig, ini_values};
 use crate::error::Error;
@@ -16,7 +16,8 @@ use crate::store::Store;
 
 /// The remotes that are configured, and others by their URLs.
 pub struct Remotes {
-    configured: BTreeMap<String, RemoteConfig>,
+    configured: BTreeMap<String, Result<RemoteConfig, String>>,
+    root_path: Option<PathBuf>,
     environment: Environment,
     open: RefCell<BTreeMap<String, Arc<Careful>>>,
 }
@@ -26,6 +27,7 @@ impl Remotes {
     pub fn of(general: &General) -> Self {
         Self {
             configured: general.remotes.clone(),
+            root_path: Some(general.root_path.clone()),
             environment: environment(),
             open: RefCell::default(),
         }
@@ -34,21 +36,25 @@ impl Remotes {
     /// Those of the configuration, if there is one.
     pub fn existing(context: &Context) -> Result<Self, Error> {
         let general = General::read(&context.config_dir)?;
-        Ok(Self {
-            configured: general.map(|general| general.remotes).unwrap_or_default(),
-            environment: environment(),
-            open: RefCell::default(),
-        })
+        Ok(general.as_ref().map_or_else(
+            || Self {
+                configured: BTreeMap::new(),
+                root_path: None,
+                environment: environment(),
+                open: RefCell::default(),
+            },
+            Self::of,
+        ))
     }
 
-    /// All of them, by name.
-    pub fn all(&self) -> &BTreeMap<String, RemoteConfig> {
-        &self.configured
+    /// The names of all of them, also of those that are configured wrongly.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.configured.keys().map(String::as_str)
     }
 
     /// The configured one of this name.
     pub fn config(&self, name: &str) -> Result<&RemoteConfig, Error> {
-        self.configured.get(name).ok_or_else(|| {
+        let found = self.configured.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.configured.keys().map(String::as_str).collect();
             let known = if known.is_empty() {
                 "none is configured: write [remote.NAME] and url = \"s3://BUCKET/PREFIX\" into config.toml".to_owned()
@@ -56,14 +62,36 @@ impl Remotes {
                 format!("there are: {}", known.join(", "))
             };
             Error::Usage(format!("There is no remote {name}; {known}"))
-        })
+        })?;
+        let config = found
+            .as_ref()
+            .map_err(|wrong| Error::Usage(wrong.clone()))?;
+        self.refuse_inside(name, config)?;
+        Ok(config)
+    }
+
+    /// A copy among the stores would be taken for one of them, and be copied again.
+    fn refuse_inside(&self, name: &str, config: &RemoteConfig) -> Result<(), Error> {
+        let (Ok(Place::Directory(path)), Some(root)) = (config.place(), &self.root_path) else {
+            return Ok(());
+        };
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let (path, root) = (real(&path), real(root));
+        if path.starts_with(&root) || root.starts_with(&path) {
+            return Err(Error::Usage(format!(
+                "remote {name}: {} and ROOT_PATH {} lie in each other: copies must be kept apart from the stores",
+                path.display(),
+                root.display()
+            )));
+        }
+        Ok(())
     }
 
     /// A store's copy in a configured remote, as the journal calls it: by the place, since a name may come to mean another.
     pub fn copy(&self, name: &str, dst: &str) -> Result<Copy, Error> {
         Ok(Copy {
             remote: self.config(name)?.identity(&self.environment),
-            dst: dst.to_owned(),
+            dst: normal(dst),
         })
     }
 
@@ -82,15 +110,18 @@ impl Remotes {
     pub fn mirror(&self, name: &str, dst: &str) -> Result<Mirror, Error> {
         let config = self.config(name)?;
         let remote = self.remote(name, config)?;
-        let dst = dst.trim_matches('/');
-        Ok(Mirror::new(remote, dst, &joined(config.url(), dst)))
+        let dst = normal(dst);
+        Ok(Mirror::new(remote, &dst, &joined(config.url(), &dst)))
     }
 
     /// The directory that a URL names. If it lies in a configured remote, it is reached as that is.
     pub fn mirror_at(&self, url: &str) -> Result<Mirror, Error> {
         let place = Place::parse(url).map_err(Error::Usage)?;
         let mut best: Option<(&String, &RemoteConfig, String)> = None;
-        for (name, config) in &self.configured {
+        let usable = self.configured.iter();
+        for (name, config) in
+            usable.filter_map(|(name, config)| Some((name, config.as_ref().ok()?)))
+        {
             let outer = config.place().map_err(Error::Usage)?;
             if let Some(below) = outer.below(&place)
                 && best
@@ -123,6 +154,14 @@ impl Remotes {
     }
 }
 
+/// One name for one store, however it is typed.
+fn normal(dst: &str) -> String {
+    let parts = dst
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".");
+    parts.collect::<Vec<_>>().join("/")
+}
+
 fn joined(url: &str, dst: &str) -> String {
     format!("{}/{dst}", url.trim_end_matches('/'))
 }
@@ -151,14 +190,14 @@ pub fn open_store(
     local: Option<&Store>,
     state: Option<u64>,
 ) -> Result<Store, Error> {
-    let store = mirror.store(local).as_of(state);
+    let store = mirror.store(local);
     if store.state_numbers()?.is_empty() {
         return Err(Error::Refused(format!(
             "There is no store at {}; btw-backup list URL shows which there are",
             mirror.name()
         )));
     }
-    Ok(store)
+    stores::as_of(store, state)
 }
 
 /// What the environment, and the AWS configuration that it names, say of buckets.

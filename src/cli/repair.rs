@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::backing::Writing;
+use super::donors::{donors, refuse_others};
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
@@ -17,7 +18,7 @@ use crate::config::workdir::Workdir;
 use crate::error::Error;
 use crate::ops::repair::{self, Donor, Mended};
 use crate::ops::verify::{self, Report};
-use crate::store::{Presence, Store};
+use crate::store::Store;
 
 #[derive(clap::Args)]
 pub struct Repair {
@@ -44,8 +45,11 @@ pub fn run(context: &Context, args: &Repair) -> Result<Exit, Error> {
     let general = stores::existing_config(context)?;
     stores::require_root(&general)?;
     let remotes = Remotes::of(&general);
-    let (donors, mut exit) = donors(&remotes, args)?;
-    let is_here = general.store_path(&args.dst)?.join("state").is_dir();
+    let (mut donors, mut exit) = donors(&remotes, (args.remote.as_ref(), &args.dst))?;
+    // That with the latest state first.
+    let number = |donor: &Donor| donor.state.as_ref().map(|state| state.number);
+    donors.sort_by_key(|donor| std::cmp::Reverse(number(donor)));
+    let is_here = general.store_path(&args.dst)?.is_dir();
     if !is_here && donors.is_empty() {
         return Err(Error::Refused(format!(
             "{} is not here, and no remote has a copy of it",
@@ -58,25 +62,11 @@ pub fn run(context: &Context, args: &Repair) -> Result<Exit, Error> {
         Output::answer(&format!("{} would be brought back from {from}\n", args.dst))?;
         return Ok(exit);
     }
-    let opened = stores::open_to_write(&general, &args.dst, &ownership, args.wait)?;
+    let opened = stores::open_to_repair(&general, &args.dst, &ownership, args.wait)?;
     let store = &opened.store;
-    if store.presence()? == Presence::Empty {
-        let number = {
-            let progress = Progress::new(context.output);
-            repair::bring_back(store, newest(&donors), &progress)?
-        };
-        context.output.info(&format!(
-            "{}: brought back from {}: state {number}",
-            args.dst,
-            newest(&donors).mirror.name()
-        ));
-        let _ = store.log(
-            Timestamp::now(),
-            &format!(
-                "repair: brought back from {}",
-                newest(&donors).mirror.name()
-            ),
-        );
+    exit = exit.or(refuse_others(store, &mut donors)?);
+    if store.state_numbers()?.is_empty() {
+        bring_back(context, store, &donors, args)?;
     }
     mend_state(context, store, &donors, args)?;
     let report = mend_here(context, store, &donors, args)?;
@@ -92,34 +82,38 @@ pub fn run(context: &Context, args: &Repair) -> Result<Exit, Error> {
     })
 }
 
-/// The copies of a store; one that cannot be asked is a warning.
-fn donors(remotes: &Remotes, args: &Repair) -> Result<(Vec<Donor>, Exit), Error> {
-    let names: Vec<String> = match &args.remote {
-        Some(name) => {
-            remotes.config(name)?;
-            vec![name.clone()]
-        }
-        None => remotes.all().keys().cloned().collect(),
+fn bring_back(
+    context: &Context,
+    store: &Store,
+    donors: &[Donor],
+    args: &Repair,
+) -> Result<(), Error> {
+    let dst = &args.dst;
+    let Some(first) = donors.first() else {
+        return Err(Error::Refused(format!(
+            "{dst} has no state here, and no remote has a copy of it"
+        )));
     };
-    let (mut donors, mut exit) = (Vec::new(), Exit::Done);
-    for name in names {
-        match remotes.mirror(&name, &args.dst).and_then(Donor::of) {
-            Ok(donor) => donors.extend(donor),
-            Err(error) => {
-                Output::error_of(&name, &error);
-                exit = exit.or(Exit::Warnings);
-            }
-        }
+    let from = first.mirror.name();
+    if args.dry_run {
+        return Err(Error::Refused(format!(
+            "{dst} has no state here; without --dry-run it is brought back from {from}"
+        )));
     }
-    Ok((donors, exit))
-}
-
-/// The copy with the latest state.
-fn newest(donors: &[Donor]) -> &Donor {
-    let newest = donors
-        .iter()
-        .max_by_key(|donor| donor.listing.states().last().copied());
-    newest.expect("there is one")
+    let now = Timestamp::now();
+    let number = {
+        let progress = Progress::new(context.output);
+        repair::bring_back(store, donors, now, &progress)?
+    };
+    let Some(number) = number else {
+        return Err(Error::Refused(format!(
+            "{dst} has no state here, and none of the remotes has one that can be read"
+        )));
+    };
+    let text = format!("brought back from {from}: state {number}");
+    context.output.info(&format!("{dst}: {text}"));
+    let _ = store.log(now, &format!("repair: {text}"));
+    Ok(())
 }
 
 fn mend_state(
@@ -204,7 +198,20 @@ fn mend_here(
             Timestamp::now(),
         )?;
         tell(context, args, &mended)?;
-        if mended.is_empty() || args.dry_run {
+        if args.dry_run {
+            // What would be taken is not lost.
+            let is_left = |file: &str| !mended.iter().any(|mended| mended.file == file);
+            report.faults.retain(|fault| is_left(&fault.file));
+            let needs = |seq: u64| {
+                report
+                    .faults
+                    .iter()
+                    .any(|fault| fault.versions.contains(&seq))
+            };
+            report.broken.retain(|broken| needs(broken.version.seq));
+            break;
+        }
+        if mended.is_empty() {
             break;
         }
         report = look(context, store)?;
@@ -233,7 +240,7 @@ fn mend_there(
             .info(&format!("{}: nothing is damaged there", mirror.name()));
         return Ok(Exit::Done);
     }
-    let mended = repair::mend_there(store, mirror, &damaged, args.dry_run)?;
+    let mended = repair::mend_there(store, donor, &damaged, args.dry_run)?;
     for Mended { file, .. } in &mended {
         say(
             context,

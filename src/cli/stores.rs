@@ -15,7 +15,7 @@ use super::remotes::{self, Remotes};
 use crate::catalog::Version;
 use crate::catalog::version::{StreamKind, resolve};
 use crate::config::general::General;
-use crate::error::Error;
+use crate::error::{Error, StoreError};
 use crate::format::legacy::is_legacy;
 use crate::format::state::State;
 use crate::ops::backup::refuse_foreign;
@@ -131,7 +131,10 @@ pub fn open_to_read(context: &Context, reading: &Reading) -> Result<Read, Error>
     } else {
         let general = existing_config(context)?;
         let ownership = owner::of_store(context, None, reading.user.as_deref(), &reading.dst)?;
-        open_trusted(&general, &reading.dst, &ownership)?.as_of(reading.state)
+        as_of(
+            open_trusted(&general, &reading.dst, &ownership)?,
+            reading.state,
+        )?
     };
     let guard = store.lock_reader()?;
     let state = store.current()?;
@@ -141,6 +144,20 @@ pub fn open_to_read(context: &Context, reading: &Reading) -> Result<Read, Error>
         store,
         _guard: guard,
     })
+}
+
+/// The store as an older state says, which must be there.
+pub fn as_of(store: Store, number: Option<u64>) -> Result<Store, Error> {
+    let numbers = store.state_numbers()?;
+    if let Some(number) = number.filter(|number| !numbers.contains(number)) {
+        let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+        return Err(Error::Refused(format!(
+            "{} has no state {number}; there are {}",
+            store.name(),
+            numbers.join(", ")
+        )));
+    }
+    Ok(store.as_of(number))
 }
 
 fn open_disk(general: &General, dst: &str) -> Result<LocalDisk, Error> {
@@ -188,6 +205,25 @@ pub fn open_to_write(
     ownership: &Ownership,
     wait: bool,
 ) -> Result<Opened, Error> {
+    open_locked(general, dst, ownership, (wait, false))
+}
+
+/// The same where a store may have lost its states.
+pub fn open_to_repair(
+    general: &General,
+    dst: &str,
+    ownership: &Ownership,
+    wait: bool,
+) -> Result<Opened, Error> {
+    open_locked(general, dst, ownership, (wait, true))
+}
+
+fn open_locked(
+    general: &General,
+    dst: &str,
+    ownership: &Ownership,
+    (wait, is_repair): (bool, bool),
+) -> Result<Opened, Error> {
     let path = general.store_path(dst)?;
     refuse_nested(general, &path)?;
     owner::refuse_foreign_store(&path, ownership)?;
@@ -199,7 +235,10 @@ pub fn open_to_write(
     owner::refuse_foreign_disk(&disk, &path, ownership)?;
     let disk = Arc::new(disk);
     let store = Store::new(Arc::clone(&disk) as Arc<dyn Disk>, dst);
-    refuse_foreign(&store)?;
+    match refuse_foreign(&store) {
+        Err(Error::Store(StoreError::Damaged { .. })) if is_repair => {}
+        result => result?,
+    }
     let guard = store.lock_writer(wait)?;
     Ok(Opened {
         store,

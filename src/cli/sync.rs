@@ -50,7 +50,7 @@ pub fn run(context: &Context, args: &Sync) -> Result<Exit, Error> {
     let remotes = Remotes::of(&general);
     if let Some(name) = &args.remote {
         remotes.config(name)?;
-    } else if remotes.all().is_empty() {
+    } else if remotes.names().next().is_none() {
         return Err(Error::Usage(
             "no remote is configured: write [remote.NAME] and url = \"s3://BUCKET/PREFIX\" into config.toml".into(),
         ));
@@ -74,11 +74,8 @@ pub fn run(context: &Context, args: &Sync) -> Result<Exit, Error> {
         journal: SyncState::new(&context.config_dir),
     };
     for dst in &names {
-        for (name, config) in remotes.all() {
-            let is_asked = args.remote.as_ref().is_none_or(|asked| asked == name);
-            // A store that is named goes where it is told to go.
-            let is_named = args.remote.is_some() && !args.dst.is_empty();
-            if !is_asked || !(is_named || config.takes(dst).map_err(Error::Usage)?) {
+        for name in remotes.names() {
+            if args.remote.as_ref().is_some_and(|asked| asked != name) {
                 continue;
             }
             // One that fails does not keep the others from being copied.
@@ -103,6 +100,12 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn one(&self, name: &str, dst: &str, args: &Sync) -> Result<Exit, Error> {
+        // A store that is named goes where it is told to go.
+        let is_named = args.remote.is_some() && !args.dst.is_empty();
+        let takes = self.remotes.config(name)?.takes(dst);
+        if !is_named && !takes.map_err(Error::Usage)? {
+            return Ok(Exit::Done);
+        }
         let ownership = owner::of_store(self.context, None, None, dst)?;
         let store = stores::open_trusted(self.general, dst, &ownership)?;
         let current = newest_number(&store)?;
@@ -156,7 +159,18 @@ impl Job<'_> {
         self.tell(name, &copy.dst, &mirror, &report);
         let keep = self.remotes.config(name)?.keep().map_err(Error::Usage)?;
         match keep {
-            Some(keep) => prune_remote::after_sync(self.context, store, &mirror, &keep),
+            Some(keep) => {
+                let thinned =
+                    prune_remote::after_sync(self.context, store, &mirror, &keep, report.state);
+                Ok(thinned.unwrap_or_else(|error| {
+                    Output::warning(&format!(
+                        "{} is copied to {name}, but older states there could not be thinned out: {}",
+                        copy.dst,
+                        with_causes(&error)
+                    ));
+                    Exit::Warnings
+                }))
+            }
             None => Ok(Exit::Done),
         }
     }
@@ -169,6 +183,10 @@ impl Job<'_> {
     /// The copy that follows a backup. If another run is at it already, that one or the next takes what is new: runs do not
     /// queue up behind a first copy that takes days.
     fn follow(&self, store: &Store, name: &str, dst: &str) -> Result<Exit, Error> {
+        let config = self.remotes.config(name)?;
+        if !config.is_automatic() || !config.takes(dst).map_err(Error::Usage)? {
+            return Ok(Exit::Done);
+        }
         let current = newest_number(store)?;
         let copy = self.remotes.copy(name, dst)?;
         if is_done(&self.journal.read()?.unwrap_or_default(), &copy, current) {
@@ -201,8 +219,7 @@ impl Job<'_> {
         ));
         if report.is_exclusive == Some(false) {
             output.info(&format!(
-                "{} cannot refuse a second writer (no conditional writes): let only this machine write there",
-                name
+                "{name} cannot refuse a second writer (no conditional writes): let only this machine write there"
             ));
         }
     }
@@ -230,10 +247,7 @@ pub fn after_backup(context: &Context, general: &General, store: &Store, dst: &s
         journal: SyncState::new(&context.config_dir),
     };
     let mut exit = Exit::Done;
-    for (name, config) in remotes.all() {
-        if !config.is_automatic() || !config.takes(dst).unwrap_or(true) {
-            continue;
-        }
+    for name in remotes.names() {
         exit = exit.or(job.follow(store, name, dst).unwrap_or_else(|error| {
             Output::warning(&format!(
                 "The backup is done, but {dst} was not copied to {name}: {}; btw-backup sync tries again",
@@ -248,11 +262,14 @@ pub fn after_backup(context: &Context, general: &General, store: &Store, dst: &s
 /// `sync-state`.
 pub fn state(context: &Context, args: &SyncStateArgs) -> Result<Exit, Error> {
     let general = stores::existing_config(context)?;
+    // Stores on a disk that is not mounted have nothing to be copied: they must not only seem so.
+    stores::require_root(&general)?;
     let state = SyncState::new(&context.config_dir);
     let journal = state.read()?;
-    let waiting = waiting(&general, journal.as_ref())?;
+    let (waiting, exit) = waiting(&general, journal.as_ref())?;
     if args.reset {
-        if !waiting.is_empty() {
+        let is_pending = journal.is_some_and(|journal| !journal.pending.is_empty());
+        if !waiting.is_empty() || is_pending || exit != Exit::Done {
             return Err(Error::Refused(
                 "cannot reset: some stores must be copied; btw-backup sync-state --list names them"
                     .into(),
@@ -262,62 +279,92 @@ pub fn state(context: &Context, args: &SyncStateArgs) -> Result<Exit, Error> {
         context.output.info("The state was reset");
         return Ok(Exit::Done);
     }
-    let lines: Vec<String> = waiting
-        .into_iter()
-        .map(
-            |Waiting {
-                 dst,
-                 remote,
-                 here,
-                 there,
-             }| {
-                let there = there.map_or_else(
-                    || "nothing is known to be there".to_owned(),
-                    |there| format!("there is state {there}"),
-                );
-                format!("Must sync: {dst} to {remote} (here is state {here}, {there})\n")
-            },
-        )
-        .collect();
-    Output::answer(&lines.concat())?;
+    let lines: String = waiting.into_iter().map(line).collect();
+    Output::answer(&lines)?;
     if journal.is_some_and(|journal| journal.is_torn) {
         context
             .output
             .remark("The journal has lines that cannot be read; they count for nothing, and sync asks the remotes");
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// A store whose copy is not up to date.
 struct Waiting {
     dst: String,
     remote: String,
-    here: u64,
+    here: Option<u64>,
     there: Option<u64>,
 }
 
-/// Stores whose copies are not up to date: with the state here and the one there, as far as is known.
-fn waiting(general: &General, journal: Option<&Journal>) -> Result<Vec<Waiting>, Error> {
+fn line(waiting: Waiting) -> String {
+    let Waiting {
+        dst,
+        remote,
+        here,
+        there,
+    } = waiting;
+    let here = here.map_or_else(
+        || "the store is not here".to_owned(),
+        |here| format!("here is state {here}"),
+    );
+    let there = there.map_or_else(
+        || "nothing is known to be there".to_owned(),
+        |there| format!("there is state {there}"),
+    );
+    format!("Must sync: {dst} to {remote} ({here}, {there})\n")
+}
+
+/// Stores whose copies are not up to date, as far as is known; what cannot be looked at is said.
+fn waiting(general: &General, journal: Option<&Journal>) -> Result<(Vec<Waiting>, Exit), Error> {
     let remotes = Remotes::of(general);
-    let mut waiting = Vec::new();
-    for dst in stores::find(&general.root_path).0 {
-        let Ok(here) = stores::open(general, &dst).and_then(|store| newest_number(&store)) else {
-            continue;
+    let nothing = Journal::default();
+    let journal = journal.unwrap_or(&nothing);
+    let (mut waiting, mut exit) = (Vec::new(), Exit::Done);
+    let mut say = |name: &str, error: &Error| {
+        Output::error_of(name, error);
+        exit = exit.or(Exit::of(error));
+    };
+    let (names, unread) = stores::find(&general.root_path);
+    for error in &unread {
+        say("ROOT_PATH", error);
+    }
+    let mut numbers = Vec::new();
+    for dst in &names {
+        match stores::open(general, dst).and_then(|store| newest_number(&store)) {
+            Ok(number) => numbers.push((dst, number)),
+            Err(error) => say(dst, &error),
+        }
+    }
+    for name in remotes.names() {
+        let config = match remotes.config(name) {
+            Ok(config) => config,
+            Err(error) => {
+                say(name, &error);
+                continue;
+            }
         };
-        for (name, config) in &general.remotes {
-            let copy = remotes.copy(name, &dst)?;
-            let done = journal.and_then(|journal| journal.done.get(&copy)).copied();
-            let is_pending = journal.is_some_and(|journal| journal.pending.contains_key(&copy));
-            let takes = config.takes(&dst).map_err(Error::Usage)?;
-            if takes && (done != Some(here) || is_pending) {
+        for (dst, here) in &numbers {
+            let copy = remotes.copy(name, dst)?;
+            if config.takes(dst).map_err(Error::Usage)? && !is_done(journal, &copy, *here) {
                 waiting.push(Waiting {
-                    dst: dst.clone(),
-                    remote: name.clone(),
-                    here,
-                    there: done,
+                    dst: (*dst).clone(),
+                    remote: name.to_owned(),
+                    here: Some(*here),
+                    there: journal.done.get(&copy).copied(),
                 });
             }
         }
+        // What was to be copied and is not here any more.
+        let place = remotes.copy(name, "")?.remote;
+        let is_lost = |copy: &&Copy| copy.remote == place && !names.contains(&copy.dst);
+        let lost = journal.pending.keys().filter(is_lost);
+        waiting.extend(lost.map(|copy| Waiting {
+            dst: copy.dst.clone(),
+            remote: name.to_owned(),
+            here: None,
+            there: journal.done.get(copy).copied(),
+        }));
     }
-    Ok(waiting)
+    Ok((waiting, exit))
 }

@@ -57,7 +57,12 @@ pub fn run(context: &Context, args: &Verify) -> Result<Exit, Error> {
         (vec![dst.clone()], Exit::Done)
     } else if let Some(remote) = &args.remote {
         let mirror = Remotes::existing(context)?.mirror(remote, "")?;
-        (remotes::stores_in(&mirror)?, Exit::Done)
+        let names = remotes::stores_in(&mirror)?;
+        if names.is_empty() {
+            let name = mirror.name();
+            return Err(Error::Refused(format!("There is no store at {name}")));
+        }
+        (names, Exit::Done)
     } else {
         let general = stores::existing_config(context)?;
         stores::require_root(&general)?;

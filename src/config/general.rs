@@ -14,8 +14,8 @@ use crate::error::Error;
 pub struct General {
     /// The directory in which all stores lie.
     pub root_path: PathBuf,
-    /// Where copies of stores go, by name.
-    pub remotes: BTreeMap<String, RemoteConfig>,
+    /// Where copies of stores go, by name; or what is wrong with that, which stops no backup.
+    pub remotes: BTreeMap<String, Result<RemoteConfig, String>>,
 }
 
 /// The remote that the Python tool's keys describe.
@@ -30,7 +30,7 @@ struct Typed {
     #[serde(rename = "AWSCLI_PROFILE")]
     _awscli_profile: Option<String>,
     #[serde(default, rename = "remote")]
-    remotes: BTreeMap<String, RemoteConfig>,
+    remotes: BTreeMap<String, toml::Value>,
 }
 
 fn path(config_dir: &Path) -> PathBuf {
@@ -56,20 +56,24 @@ impl General {
                 root_path.display()
             )));
         }
-        let mut remotes = typed.remotes;
-        if let Some(prefix) = &typed.s3_uri_prefix {
-            let python = RemoteConfig::of_python(prefix, typed.s3cmd_config.as_deref());
-            remotes.entry(PYTHON_REMOTE.to_owned()).or_insert(python);
-        }
-        for (name, remote) in &remotes {
-            let is_word = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-            if name.is_empty() || !name.chars().all(is_word) {
-                return Err(refuse(format!(
-                    "[remote.{name:?}]: a remote's name is made of letters, digits, -, _ and ."
-                )));
-            }
-            let checked = remote.check();
-            checked.map_err(|detail| refuse(format!("[remote.{name}]: {detail}")))?;
+        let mut remotes: BTreeMap<_, _> = typed
+            .remotes
+            .into_iter()
+            .map(|(name, value)| {
+                let remote = RemoteConfig::of_toml(&name, value);
+                (
+                    name,
+                    remote.map_err(|detail| format!("{}: {detail}", path.display())),
+                )
+            })
+            .collect();
+        if let Some(prefix) = typed.s3_uri_prefix.filter(|prefix| !prefix.is_empty()) {
+            let python = RemoteConfig::of_python(&prefix, typed.s3cmd_config.as_deref());
+            let checked = python.check().map(|()| python);
+            let named = |detail| format!("{}: S3_URI_PREFIX: {detail}", path.display());
+            remotes
+                .entry(PYTHON_REMOTE.to_owned())
+                .or_insert(checked.map_err(named));
         }
         Ok(Some(Self { root_path, remotes }))
     }

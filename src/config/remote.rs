@@ -66,6 +66,22 @@ pub struct Environment {
 }
 
 impl RemoteConfig {
+    /// Reads one, and checks all that can be checked before it is used.
+    pub(super) fn of_toml(name: &str, value: toml::Value) -> Result<Self, String> {
+        let wrong = |detail: String| format!("[remote.{name}]: {}", detail.trim_end());
+        let is_word = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || !name.chars().all(is_word) {
+            return Err(wrong(
+                "a remote's name is made of letters, digits, -, _ and .".to_owned(),
+            ));
+        }
+        let remote: Self = value
+            .try_into()
+            .map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+        remote.check().map_err(wrong)?;
+        Ok(remote)
+    }
+
     /// A remote of which nothing but its place is known.
     pub fn of_url(url: &str) -> Self {
         Self {
@@ -141,6 +157,21 @@ impl RemoteConfig {
     /// Everything that must be right before it is used.
     pub fn check(&self) -> Result<(), String> {
         self.place()?;
+        let is_server = |url: &str| {
+            let rest = url
+                .strip_prefix("https://")
+                .or_else(|| url.strip_prefix("http://"));
+            rest.is_some_and(|rest| !rest.is_empty() && !rest.trim_end_matches('/').contains('/'))
+        };
+        if let Some(endpoint) = self
+            .endpoint
+            .as_ref()
+            .filter(|endpoint| !is_server(endpoint))
+        {
+            return Err(format!(
+                "endpoint = '{endpoint}' must be http:// or https:// and a host, without a path"
+            ));
+        }
         self.encryption()?;
         self.limits()?;
         self.keep()?;
@@ -271,6 +302,11 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (text, word) in [
             ("url = 'nothing'", "nothing"),
+            ("url = 's3://b'\nendpoint = 'host:9000'", "host:9000"),
+            (
+                "url = 's3://b'\nendpoint = 'http://host/x'",
+                "without a path",
+            ),
             ("url = 's3://b'\nencryption = 'rot13'", "rot13"),
             ("url = 's3://b'\nparallel = 0", "parallel"),
             ("url = 's3://b'\nmax_upload = 'fast'", "fast"),

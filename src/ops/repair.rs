@@ -1,22 +1,25 @@
 //! Good data for bad: from a remote for this machine's store, from here for the remote.
 //!
-//! Nothing is removed: what is damaged here is moved to `damaged/`, and only once what takes its place is on the disk. A
-//! file of a remote is written over only where the one here was just proved.
+//! Nothing is removed: what is damaged here is moved to `damaged/`, and only once what takes its place is on the disk and
+//! proved. A file of a remote is written over only where the one here was just proved. Copies of other stores have no part
+//! in it, whatever their files are called.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
-use crate::error::{Error, StoreError, with_causes};
-use crate::format::state;
+use crate::digest::hex;
+use crate::error::{Error, RemoteError, RemoteFault, StoreError, with_causes};
+use crate::format::state::{self, State};
 use crate::remote::mirror::Mirror;
 use crate::remote::names::{Held, Listing};
 use crate::report::Monitor;
-use crate::store::file::TEMPORARY;
-use crate::store::{Presence, Store, archive, collect, state_path};
+use crate::store::{ASIDE, Area, Store, archive, collect, state_path};
 
-/// Where what is damaged goes.
-const ASIDE: &str = "damaged";
+/// Where what takes its place is proved.
+const GOOD: &str = "damaged/good";
 
 /// A copy that good data may come from, and what is in it.
 pub struct Donor {
@@ -24,15 +27,68 @@ pub struct Donor {
     pub mirror: Mirror,
     /// Its files.
     pub listing: Listing,
+    /// Its newest state that can be read, if any can.
+    pub state: Option<State>,
+    identity: Option<Uuid>,
 }
 
 impl Donor {
     /// Looks what a copy has; `None` if there is no store.
     pub fn of(mirror: Mirror) -> Result<Option<Self>, Error> {
         let listing = mirror.list()?;
-        let is_store = !listing.states().is_empty();
-        Ok(is_store.then_some(Self { mirror, listing }))
+        let numbers = listing.states();
+        let Some(newest) = numbers.last() else {
+            return Ok(None);
+        };
+        let mut identity = identity_of(&mirror.state(*newest)?);
+        for number in numbers.into_iter().rev() {
+            if let Ok(state) = state::decode(&mirror.state(number)?) {
+                identity = Some(state.store);
+                return Ok(Some(Self {
+                    mirror,
+                    listing,
+                    state: Some(state),
+                    identity,
+                }));
+            }
+        }
+        Ok(Some(Self {
+            mirror,
+            listing,
+            state: None,
+            identity,
+        }))
     }
+
+    /// Whether it is a copy of this store: by the store's identity, or, where no state here can be read, by what both have.
+    pub fn is_of(&self, store: &Store) -> Result<bool, Error> {
+        let mut numbers = store.state_numbers()?;
+        while let Some(number) = numbers.pop() {
+            let text = store.state_text(number).ok();
+            let known = text.and_then(|text| identity_of(&text));
+            if let (Some(here), Some(there)) = (known, self.identity) {
+                return Ok(here == there);
+            }
+        }
+        for area in [Area::Objects, Area::Catalogs] {
+            let has = |name: &String| {
+                let path = format!("{}/{name}", area.dir());
+                self.listing.files.contains_key(&path)
+            };
+            if store.list(area)?.iter().any(has) {
+                return Ok(true);
+            }
+        }
+        // There is nothing here that could be another's.
+        Ok(store.list(Area::Objects)?.is_empty() && store.list(Area::Catalogs)?.is_empty())
+    }
+}
+
+/// The identity that a state tells, also a damaged one.
+fn identity_of(state: &[u8]) -> Option<Uuid> {
+    let text = String::from_utf8_lossy(state);
+    let line = text.lines().find_map(|line| line.strip_prefix("store "))?;
+    line.parse().ok()
 }
 
 /// A file that was made good, or would be.
@@ -44,55 +100,43 @@ pub struct Mended {
     pub from: String,
 }
 
-/// Brings a whole store from a copy to where there is none. Its state comes last.
-pub fn bring_back(store: &Store, donor: &Donor, monitor: &dyn Monitor) -> Result<u64, Error> {
-    if store.presence()? != Presence::Empty {
-        let name = store.name();
-        return Err(Error::Refused(format!(
-            "{name} is not empty: nothing was brought back there"
-        )));
-    }
-    let there = donor.mirror.store(None);
-    let state = there.current()?;
-    let versions = there.versions(&state)?;
-    let files = collect::files_of(&there, &state, &versions)?;
+/// Brings a store back to where there is no state of one: as the first donor has it, with files of all of them. What is here
+/// already and good stays, so that a run which was cut off is gone on with. The state comes last. Files that nobody has any
+/// more are left out: verification names what needs them.
+pub fn bring_back(
+    store: &Store,
+    donors: &[Donor],
+    now: Timestamp,
+    monitor: &dyn Monitor,
+) -> Result<Option<u64>, Error> {
+    let with_state = donors
+        .iter()
+        .find_map(|donor| Some((donor, donor.state.as_ref()?)));
+    let Some((first, state)) = with_state else {
+        return Ok(None);
+    };
+    let there = first.mirror.store(None).as_of(Some(state.number));
+    let versions = there.versions(state)?;
+    let files = collect::files_of(&there, state, &versions)?;
     store.create()?;
-    let len = |file: &String| donor.listing.files.get(file).map_or(0, Held::len);
+    let len = |file: &String| first.listing.files.get(file).map_or(0, Held::len);
     monitor.step("bringing the store back", Some(files.iter().map(len).sum()));
-    for file in &files {
-        let held = donor.listing.files.get(file).ok_or_else(|| {
-            StoreError::damaged(format!("{}/{file}", donor.mirror.name()), "it is missing")
-        })?;
-        install(store, donor, file, held)?;
-        monitor.advance(held.len());
+    let digests = files.iter().filter(|file| file.ends_with(".sha256"));
+    let others = files.iter().filter(|file| !file.ends_with(".sha256"));
+    for file in digests.chain(others) {
+        let is_here = if file.ends_with(".sha256") {
+            store.read_all(file).is_ok()
+        } else {
+            archive::check_file(store, file).is_ok()
+        };
+        if !is_here {
+            mend(store, &BTreeSet::from([file.clone()]), donors, false, now)?;
+        }
+        monitor.advance(len(file));
     }
-    let path = state_path(state.number);
-    let held = Held::Whole { len: 0 };
-    install(store, donor, &path, &held)?;
-    Ok(state.number)
-}
-
-/// Writes a copy's file under a temporary name, syncs it and gives it its name.
-fn install(store: &Store, donor: &Donor, file: &str, held: &Held) -> Result<(), Error> {
-    let dir = file.rsplit_once('/').map_or("", |(dir, _)| dir);
-    // In a directory whose leftovers the next run removes.
-    let temporary = format!("state/{TEMPORARY}repair");
-    let disk = store.disk();
-    let failed = |error| StoreError::io("write", file, error);
-    let _ = disk.remove(&temporary);
-    let mut out = disk.create(&temporary, false).map_err(failed)?;
-    donor
-        .mirror
-        .fetch(file, held, &mut |bytes| out.write(bytes).map_err(failed))?;
-    out.sync().map_err(failed)?;
-    drop(out);
-    if is_state(file) {
-        let content = store.read_all(&temporary)?;
-        state::decode(&content).map_err(|error| StoreError::format(file, &error))?;
-    }
-    disk.publish(&temporary, file, false).map_err(failed)?;
-    store.sync_dir(dir)?;
-    Ok(())
+    let path = BTreeSet::from([state_path(state.number)]);
+    mend(store, &path, std::slice::from_ref(first), false, now)?;
+    Ok(Some(state.number))
 }
 
 fn is_state(file: &str) -> bool {
@@ -108,116 +152,260 @@ pub fn mend(
     dry_run: bool,
     now: Timestamp,
 ) -> Result<Vec<Mended>, Error> {
+    let disk = store.disk();
+    let failed = |error| StoreError::io("create", ASIDE, error);
+    if !dry_run && !files.is_empty() {
+        disk.create_dir(ASIDE).map_err(failed)?;
+        store.sync_dir("")?;
+    }
     let mut mended = Vec::new();
     for file in files {
-        if !archive::is_archive(file) {
-            mended.extend(mend_one(store, file, donors, dry_run, now)?);
-            continue;
+        let mut unasked = None;
+        for donor in donors {
+            let here = Here {
+                store,
+                donor,
+                dry_run,
+                now,
+            };
+            let done = if archive::is_archive(file) && !file.ends_with(".sha256") {
+                here.archive(file)
+            } else {
+                here.file(file)
+                    .map(|done| done.then(|| file.clone()).into_iter().collect())
+            };
+            let done: Vec<String> = match done {
+                Ok(done) => done,
+                // Damaged there too, or the remote fails: perhaps another one has it.
+                Err(Error::Remote(error)) => {
+                    unasked = (error.fault == RemoteFault::Temporary)
+                        .then_some(error)
+                        .or(unasked);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let from = donor.mirror.name().to_owned();
+            mended.extend(done.iter().map(|file| Mended {
+                file: file.clone(),
+                from: from.clone(),
+            }));
+            if !done.is_empty() {
+                unasked = None;
+                break;
+            }
         }
-        // It is judged by its digest file, which is short: that one first.
-        let digest = archive::digest_name(file);
-        mended.extend(mend_one(store, &digest, donors, dry_run, now)?);
-        if dry_run || archive::check_file(store, file).is_err() {
-            mended.extend(mend_one(store, file, donors, dry_run, now)?);
+        // Whether it has the file is not known: nothing is to be called lost.
+        if let Some(error) = unasked {
+            return Err(error.into());
         }
     }
     Ok(mended)
 }
 
-fn mend_one(
-    store: &Store,
-    file: &str,
-    donors: &[Donor],
+/// One donor for one store.
+struct Here<'a> {
+    store: &'a Store,
+    donor: &'a Donor,
     dry_run: bool,
     now: Timestamp,
-) -> Result<Option<Mended>, Error> {
-    for donor in donors {
-        let Some(held) = donor.listing.files.get(file) else {
-            continue;
+}
+
+impl Here<'_> {
+    /// Takes a file that says by itself what must be in it: by its name, or a state by its checksum.
+    fn file(&self, file: &str) -> Result<bool, Error> {
+        let Some(held) = self.donor.listing.files.get(file) else {
+            return Ok(false);
         };
-        let from = donor.mirror.name().to_owned();
-        if dry_run {
-            if donor.mirror.fetch(file, held, &mut |_| Ok(())).is_ok() {
-                let file = file.to_owned();
-                return Ok(Some(Mended { file, from }));
+        if is_state(file) {
+            let mut content = Vec::new();
+            self.donor.mirror.fetch(file, held, &mut |bytes| {
+                content.extend_from_slice(bytes);
+                Ok(())
+            })?;
+            if state::decode(&content).is_err() {
+                return Err(self.useless(file));
             }
-            continue;
         }
-        match replace(store, donor, file, held, now) {
-            Ok(()) => {
-                let file = file.to_owned();
-                return Ok(Some(Mended { file, from }));
-            }
-            // Damaged there too, or the remote fails: perhaps another one has it.
-            Err(Error::Remote(_)) => {}
-            Err(error) => return Err(error),
-        }
+        self.fetch(file, held, &mut |_| ())?;
+        self.put_in_place(file)?;
+        Ok(true)
     }
-    Ok(None)
+
+    /// Takes an archive, its digest file, or both: whatever makes them agree, and what is good stays.
+    fn archive(&self, file: &str) -> Result<Vec<String>, Error> {
+        let digest_file = archive::digest_name(file);
+        let files = &self.donor.listing.files;
+        let line = |sha256: &[u8]| format!("{}  {file}\n", hex(sha256));
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let said_here = self
+            .store
+            .read_all(&digest_file)
+            .map(text)
+            .unwrap_or_default();
+        let mut said_there = Vec::new();
+        if let Some(held) = files.get(&digest_file) {
+            self.donor.mirror.fetch(&digest_file, held, &mut |bytes| {
+                said_there.extend_from_slice(bytes);
+                Ok(())
+            })?;
+        }
+        let said_there = text(said_there);
+        let mut hasher = Sha256::new();
+        let is_here = self
+            .store
+            .read_pieces(file, &mut |bytes| hasher.update(bytes))
+            .is_ok();
+        if is_here && line(&hasher.finalize()) == said_there {
+            self.write(&digest_file, said_there.as_bytes())?;
+            return Ok(vec![digest_file]);
+        }
+        let Some(held) = files.get(file) else {
+            return Ok(Vec::new());
+        };
+        let mut hasher = Sha256::new();
+        self.fetch(file, held, &mut |bytes| hasher.update(bytes))?;
+        let is = line(&hasher.finalize());
+        if is == said_here {
+            self.put_in_place(file)?;
+            return Ok(vec![file.to_owned()]);
+        }
+        if is != said_there {
+            return Err(self.useless(file));
+        }
+        self.put_in_place(file)?;
+        self.write(&digest_file, said_there.as_bytes())?;
+        Ok(vec![file.to_owned(), digest_file])
+    }
+
+    fn useless(&self, file: &str) -> Error {
+        Error::Remote(RemoteError {
+            op: "use",
+            path: file.to_owned(),
+            remote: self.donor.mirror.name().to_owned(),
+            detail: "it is damaged there".to_owned(),
+            fault: RemoteFault::Other,
+        })
+    }
+
+    /// Brings a file to where it waits for its place; in a dry run it is only proved.
+    fn fetch(&self, file: &str, held: &Held, see: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        let mirror = &self.donor.mirror;
+        if self.dry_run {
+            return mirror.fetch(file, held, &mut |bytes| {
+                see(bytes);
+                Ok(())
+            });
+        }
+        let failed = |error| StoreError::io("write", file, error);
+        let _ = self.store.disk().remove(GOOD);
+        let mut out = self.store.disk().create(GOOD, false).map_err(failed)?;
+        mirror.fetch(file, held, &mut |bytes| {
+            see(bytes);
+            out.write(bytes).map_err(failed)
+        })?;
+        Ok(out.sync().map_err(failed)?)
+    }
+
+    fn write(&self, file: &str, content: &[u8]) -> Result<(), Error> {
+        if self.dry_run {
+            return Ok(());
+        }
+        let failed = |error| StoreError::io("write", file, error);
+        let _ = self.store.disk().remove(GOOD);
+        let mut out = self.store.disk().create(GOOD, false).map_err(failed)?;
+        out.write(content)
+            .and_then(|()| out.sync())
+            .map_err(failed)?;
+        drop(out);
+        self.put_in_place(file)
+    }
+
+    /// The damaged file makes room for the good one.
+    fn put_in_place(&self, file: &str) -> Result<(), Error> {
+        if self.dry_run {
+            return Ok(());
+        }
+        let disk = self.store.disk();
+        let failed = |error| StoreError::io("move aside", file, error);
+        if disk.open(file).is_ok() {
+            let stamp = self.now.strftime("%Y%m%dT%H%M%S");
+            let name = file.replace('/', "-");
+            let mut number = 0;
+            // What was put there before stays, too.
+            while let Err(error) =
+                disk.publish(file, &format!("{ASIDE}/{name}.{stamp}.{number}"), false)
+            {
+                if error.kind() != std::io::ErrorKind::AlreadyExists {
+                    return Err(failed(error).into());
+                }
+                number += 1;
+            }
+        }
+        disk.publish(GOOD, file, false).map_err(failed)?;
+        self.store.sync_dir(ASIDE)?;
+        self.store
+            .sync_dir(file.rsplit_once('/').map_or("", |(dir, _)| dir))?;
+        Ok(())
+    }
 }
 
-/// The damaged file makes room once the good one is on the disk.
-fn replace(
-    store: &Store,
-    donor: &Donor,
-    file: &str,
-    held: &Held,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let disk = store.disk();
-    let failed = |error| StoreError::io("move aside", file, error);
-    let good = format!("{ASIDE}/good");
-    disk.create_dir(ASIDE).map_err(failed)?;
-    let _ = disk.remove(&good);
-    let mut out = disk.create(&good, false).map_err(failed)?;
-    donor.mirror.fetch(file, held, &mut |bytes| {
-        out.write(bytes)
-            .map_err(|error| StoreError::io("write", file, error))
-    })?;
-    out.sync().map_err(failed)?;
-    drop(out);
-    if is_state(file) {
-        let content = store.read_all(&good)?;
-        state::decode(&content).map_err(|error| StoreError::format(file, &error))?;
-    }
-    if disk.open(file).is_ok() {
-        let stamp = now.strftime("%Y%m%dT%H%M%S");
-        let aside = format!("{ASIDE}/{}.{stamp}", file.replace('/', "-"));
-        disk.publish(file, &aside, true).map_err(failed)?;
-    }
-    disk.publish(&good, file, false).map_err(failed)?;
-    store.sync_dir(ASIDE)?;
-    store.sync_dir(file.rsplit_once('/').map_or("", |(dir, _)| dir))?;
-    Ok(())
-}
-
-/// Writes files that are damaged in a copy anew, from a store whose own are proved good first.
+/// Writes files that are damaged in a copy anew, from a store whose own are proved good first. A state is written only
+/// when everything that it names is there.
 pub fn mend_there(
     store: &Store,
-    mirror: &Mirror,
+    donor: &Donor,
     files: &BTreeSet<String>,
     dry_run: bool,
 ) -> Result<Vec<Mended>, Error> {
     let mut mended = Vec::new();
     for file in files {
-        let is_good = if is_state(file) {
-            let number = file.trim_start_matches("state/").parse().unwrap_or(0);
-            store.state(number).is_ok()
+        let done = if is_state(file) {
+            publish_again(store, donor, file, dry_run)?
+        } else if archive::check_file(store, file).is_ok() {
+            if !dry_run {
+                upload_again(store, &donor.mirror, file)?;
+            }
+            true
         } else {
-            archive::check_file(store, file).is_ok()
+            false
         };
-        if !is_good {
-            continue;
-        }
-        if !dry_run {
-            upload_again(store, mirror, file)?;
-        }
-        mended.push(Mended {
+        mended.extend(done.then(|| Mended {
             file: file.clone(),
             from: store.name().to_owned(),
-        });
+        }));
     }
     Ok(mended)
+}
+
+/// Makes a copy readable whose newest state is damaged: by the same state, or by a later one, with all that it names.
+fn publish_again(store: &Store, donor: &Donor, file: &str, dry_run: bool) -> Result<bool, Error> {
+    let number: u64 = file.trim_start_matches("state/").parse().unwrap_or(0);
+    let state = match store.state(number) {
+        Ok(state) => state,
+        Err(_) => store.current()?,
+    };
+    if state.number < number {
+        return Ok(false);
+    }
+    if dry_run {
+        return Ok(true);
+    }
+    let versions = store.versions(&state)?;
+    for path in collect::files_of(store, &state, &versions)? {
+        let held = donor.listing.files.get(&path).map(Held::len);
+        if held.is_none() || held != Some(store.len_of(&path)?) {
+            donor.mirror.upload(store, &path, &donor.listing)?;
+        }
+    }
+    if state.number == number {
+        donor.mirror.upload(store, file, &Listing::default())?;
+    } else {
+        donor
+            .mirror
+            .publish(state.number, &store.state_text(state.number)?)?;
+    }
+    Ok(true)
 }
 
 /// Writes a file of a copy as if nothing of it were there; of an archive only what differs.

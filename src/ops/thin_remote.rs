@@ -9,11 +9,11 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::Version;
-use crate::error::Error;
+use crate::error::{Error, RemoteFault};
 use crate::format::state::State;
 use crate::plan::retention::{Candidate, Policy, judge};
 use crate::remote::mirror::Mirror;
-use crate::remote::names::{Held, Listing};
+use crate::remote::names::{self, Held, Listing};
 use crate::store::{Store, collect, state_path};
 
 /// A state of a remote, and what becomes of it.
@@ -67,8 +67,8 @@ impl Plan {
 pub fn plan(
     mirror: &Mirror,
     policy: Option<&Policy>,
-    grace: SignedDuration,
-    now: Timestamp,
+    known: Known,
+    (grace, now): (SignedDuration, Timestamp),
 ) -> Result<Plan, Error> {
     let listing = mirror.list()?;
     let numbers = listing.states();
@@ -78,6 +78,7 @@ pub fn plan(
             mirror.name()
         )));
     };
+    require_newest(mirror, newest, known, &numbers)?;
     let mut states = BTreeMap::new();
     let there = mirror.store(None);
     for number in numbers {
@@ -103,7 +104,10 @@ pub fn plan(
     for (number, time) in states.keys().zip(replaced) {
         let verdict = stays.get_mut(number).expect("all are judged");
         if !verdict.0 && now.duration_since(time) < grace {
-            *verdict = (true, vec!["was replaced just now".to_owned()]);
+            *verdict = (
+                true,
+                vec!["was replaced less than a day ago (--now minds no time)".to_owned()],
+            );
         }
     }
     let mut verdicts = Vec::new();
@@ -193,6 +197,34 @@ fn superseded(seqs: &BTreeMap<u64, Vec<u64>>) -> Stays {
     stays
 }
 
+/// What is known here of the states there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// One that was published there.
+    pub done: Option<u64>,
+    /// One that may have been.
+    pub current: Option<u64>,
+}
+
+/// Asks once more, and in other ways, whether there is no later state: what only that one names would go.
+fn require_newest(mirror: &Mirror, newest: u64, known: Known, listed: &[u64]) -> Result<(), Error> {
+    let mut is_whole = mirror.states()? == listed && known.done.is_none_or(|done| done <= newest);
+    if let Some(current) = known.current.filter(|current| *current > newest) {
+        match mirror.state(current) {
+            Ok(_) => is_whole = false,
+            Err(error) if error.fault == RemoteFault::Missing => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if is_whole {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "{} does not list the newest state that it was given: the listing is not complete, or the copy is damaged. Nothing was removed; btw-backup sync --full, and repair, put it right",
+        mirror.name()
+    )))
+}
+
 fn require_listed(
     mirror: &Mirror,
     named: &BTreeSet<String>,
@@ -224,9 +256,11 @@ fn doomed(named: &BTreeSet<String>, listing: &Listing) -> Vec<(String, u64)> {
             Held::Whole { .. } => {
                 kept.insert(path);
             }
-            Held::Cut(pieces) => kept.extend(pieces.iter().map(|(piece, _)| &piece[..])),
+            Held::Cut(_) => {}
         }
     }
+    // Of a file that is named no piece goes, not even one that seems to be another's.
+    let is_piece = |path: &str| names::file_of_piece(path).is_some_and(|file| named.contains(file));
     let is_ours = |path: &str| {
         let dir = path.split('/').next().unwrap_or_default();
         let areas = [
@@ -243,7 +277,7 @@ fn doomed(named: &BTreeSet<String>, listing: &Listing) -> Vec<(String, u64)> {
     let goes = listing
         .entries
         .iter()
-        .filter(|(path, _)| is_ours(path) && !kept.contains(&path[..]));
+        .filter(|(path, _)| is_ours(path) && !kept.contains(&path[..]) && !is_piece(path));
     let mut doomed: Vec<(String, u64)> = goes.map(|(path, len)| (path.clone(), *len)).collect();
     doomed.sort_by_key(|(path, _)| !path.starts_with("state/"));
     doomed

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::{Entry, FarDigests, Put, Remote, class, fault};
+use super::{Entry, FarDigests, Put, READ_MAX_BYTES, Remote, class, fault};
 use crate::error::{RemoteError, RemoteFault};
 use crate::store::disk::{Disk, LocalDisk};
 use crate::store::file::TEMPORARY;
@@ -80,21 +80,23 @@ fn list(disk: &LocalDisk, dir: &str, prefix: &str, found: &mut Vec<Entry>) -> io
 
 fn write(disk: &LocalDisk, path: &str, content: &[u8], put: Put) -> io::Result<()> {
     let (dir, name) = split(path);
+    // A name of its own, so that two writers do not mix their bytes.
+    let aside = format!("{TEMPORARY}{}-{name}", uuid::Uuid::new_v4().simple());
     let aside = if dir.is_empty() {
-        format!("{TEMPORARY}{name}")
+        aside
     } else {
-        format!("{dir}/{TEMPORARY}{name}")
+        format!("{dir}/{aside}")
     };
-    match disk.remove(&aside) {
+    let mut file = match disk.create(&aside, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.is_empty() => {
             for (at, _) in path.match_indices('/') {
                 disk.create_dir(&path[..at])?;
                 disk.sync_dir(split(&path[..at]).0)?;
             }
+            disk.create(&aside, false)?
         }
-        _ => {}
-    }
-    let mut file = disk.create(&aside, false)?;
+        result => result?,
+    };
     let written = file.write(content).and_then(|()| file.sync());
     drop(file);
     let published = written.and_then(|()| disk.publish(&aside, path, put == Put::Replace));
@@ -122,6 +124,11 @@ impl Remote for Directory {
         self.run("read", path, |disk| {
             let file = disk.open(path)?;
             let range = range.unwrap_or(0..file.len());
+            if range.end.saturating_sub(range.start) > READ_MAX_BYTES {
+                return Err(io::Error::other(
+                    "it is longer than any file that is expected",
+                ));
+            }
             if range.end > file.len() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -2,6 +2,7 @@
 //!
 //! A redirect is never followed: it could send what is signed for one host to another, or to one without TLS.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ::http::{Request, Response};
@@ -11,34 +12,65 @@ use opendal_http_transport_reqwest::ReqwestTransport;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two pieces of an answer.
-const READ_TIMEOUT: Duration = Duration::from_mins(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// More than any file and any page of a listing.
 const ANSWER_MAX_BYTES: u64 = 80 << 20;
 
 /// The way requests take.
-pub(super) struct Transport(ReqwestTransport);
+pub(super) struct Transport {
+    inner: ReqwestTransport,
+    client: reqwest::Client,
+    /// The host that may be asked without TLS.
+    plain_host: Option<String>,
+}
 
 impl Transport {
-    /// A client that needs TLS, unless plain HTTP is allowed.
-    pub fn new(allow_http: bool) -> std::result::Result<Self, String> {
+    /// A client that needs TLS, unless it asks this host, or this machine and its own network for keys.
+    pub fn new(plain_host: Option<&str>) -> std::result::Result<Self, String> {
         // The first call of the process counts.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            .https_only(!allow_http)
             .user_agent(concat!("btw-backup/", env!("CARGO_PKG_VERSION")))
             .build();
-        client
-            .map(|client| Self(ReqwestTransport::new(client)))
-            .map_err(|error| error.to_string())
+        let client = client.map_err(|error| error.to_string())?;
+        Ok(Self {
+            inner: ReqwestTransport::new(client.clone()),
+            client,
+            plain_host: plain_host.map(str::to_owned),
+        })
+    }
+
+    /// The region that a server says a bucket is in.
+    pub async fn region(&self, url: &str) -> Option<String> {
+        let answer = self.client.head(url).send().await.ok()?;
+        let region = answer.headers().get("x-amz-bucket-region")?;
+        region.to_str().ok().map(str::to_owned)
+    }
+
+    /// Amazon's machines get the keys of their roles by plain HTTP, from addresses that no other machine can have.
+    fn may_ask(&self, uri: &::http::Uri) -> bool {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let is_near = host.parse().is_ok_and(|address| match address {
+            IpAddr::V4(address) => address.is_link_local() || address.is_loopback(),
+            IpAddr::V6(address) => address.is_loopback() || host == "fd00:ec2::254",
+        });
+        uri.scheme_str() == Some("https") || is_near || self.plain_host.as_deref() == Some(host)
     }
 }
 
 impl HttpTransport for Transport {
     async fn fetch(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
-        let (mut parts, body) = self.0.fetch(request).await?.into_parts();
+        if !self.may_ask(request.uri()) {
+            let host = request.uri().host().unwrap_or_default();
+            return Err(Error::new(
+                ErrorKind::ConfigInvalid,
+                format!("{host} would be asked without TLS"),
+            ));
+        }
+        let (mut parts, body) = self.inner.fetch(request).await?.into_parts();
         if parts.status.is_redirection() && parts.status != ::http::StatusCode::NOT_MODIFIED {
             return Err(Error::new(
                 ErrorKind::ConfigInvalid,

@@ -8,6 +8,7 @@ use super::names::{self, Held, Listing};
 use super::{Careful, Put, Remote, fault};
 use crate::digest::{Digest, DigestWriter};
 use crate::error::{Error, RemoteError, RemoteFault, StoreError};
+use crate::format::state;
 use crate::store::{Store, archive, state_path};
 
 /// So much of a file is read back.
@@ -73,6 +74,12 @@ impl Mirror {
     pub fn list(&self) -> Result<Listing, RemoteError> {
         let prefix = self.path("");
         Ok(Listing::of(&self.dir, self.remote.list(&prefix)?))
+    }
+
+    /// The numbers of the states, by a listing of their own, ascending.
+    pub fn states(&self) -> Result<Vec<u64>, RemoteError> {
+        let prefix = self.path("state/");
+        Ok(Listing::of(&self.dir, self.remote.list(&prefix)?).states())
     }
 
     /// The bytes of a state.
@@ -144,6 +151,9 @@ impl Mirror {
         let there = self
             .remote
             .read(&self.path(&sent.path), Some(from..from + take))?;
+        if there.len() as u64 != take {
+            return Err(self.other_content(&sent.path).into());
+        }
         let mut here = vec![0; there.len()];
         let file = store.disk().open(&sent.file);
         file.and_then(|file| file.read_at(sent.range.start + from, &mut here))
@@ -164,13 +174,18 @@ impl Mirror {
         let path = state_path(number);
         let full = self.path(&path);
         self.remote.write(&full, content, Put::New)?;
-        let is_right = || Ok::<_, RemoteError>(self.remote.read(&full, None)? == content);
-        if is_right()? {
+        let there = self.remote.read(&full, None)?;
+        if there == content {
             return Ok(());
+        }
+        if state::decode(&there).is_ok() {
+            let detail = "another machine has written it in the same moment";
+            let exists = RemoteFault::Exists;
+            return Err(fault(&self.name, "write", &path, exists, detail));
         }
         // A newest state that cannot be read would hide those before.
         self.remote.write(&full, content, Put::Replace)?;
-        if is_right()? {
+        if self.remote.read(&full, None)? == content {
             return Ok(());
         }
         Err(self.other_content(&path))
@@ -230,6 +245,6 @@ impl Mirror {
 fn damaged_here(path: &str) -> StoreError {
     StoreError::damaged(
         path,
-        "its content is not what its name says; it was not copied over what the remote has",
+        "its content is not what its name says, so it is not sent, and the copy stays at its last state; btw-backup repair looks for a good one",
     )
 }

@@ -28,6 +28,8 @@ pub use ssh::Access as SshAccess;
 
 /// Nothing longer is written at once, so that whatever fails can be repeated and no upload has parts that could stay.
 pub const FILE_MAX_BYTES: usize = 32 << 20;
+/// Nothing longer is read at once, whatever a remote says of its files: more than any state and any piece.
+const READ_MAX_BYTES: u64 = 80 << 20;
 
 /// A place for files. Paths are relative to it, with `/` between names.
 pub trait Remote: Send + Sync {

@@ -34,6 +34,11 @@ pub fn piece(path: &str, number: u64, digest: Digest) -> Option<String> {
     (number <= PARTS_MAX).then(|| format!("{path}{PART}{number:05}-{digest}"))
 }
 
+/// The file that a piece is of, by its name.
+pub fn file_of_piece(path: &str) -> Option<&str> {
+    parse_piece(path).map(|(file, _, _)| file)
+}
+
 /// File, number and digest that a piece's name tells.
 fn parse_piece(name: &str) -> Option<(&str, u64, Digest)> {
     let (path, rest) = name.rsplit_once(PART)?;
@@ -118,7 +123,9 @@ impl Listing {
         }
         for (file, pieces) in cut {
             let is_complete = pieces.keys().copied().eq(0..pieces.len() as u64);
-            if is_complete && !listing.files.contains_key(&file) {
+            // What somebody put together there does not count beside the pieces, which say what is in them.
+            let is_short = matches!(listing.files.get(&file), Some(Held::Whole { len }) if !is_cut(&file, *len));
+            if is_complete && !is_short {
                 listing
                     .files
                     .insert(file, Held::Cut(pieces.into_values().collect()));

@@ -72,7 +72,9 @@ impl Place {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if bucket.is_empty() || bucket.starts_with(['-', '.']) || !bucket.chars().all(is_plain) {
-            return Err(format!("'{bucket}' in '{url}' cannot be a bucket"));
+            // A key that stands there by mistake is not repeated.
+            let shown = bucket.rsplit('@').next().unwrap_or_default();
+            return Err(format!("'{shown}' in an s3:// URL cannot be a bucket"));
         }
         let prefix = prefix.trim_matches('/');
         if has_dots(prefix) {
@@ -85,6 +87,11 @@ impl Place {
     }
 
     fn sftp(url: &str, rest: &str) -> Result<Self, String> {
+        // A password is not repeated.
+        let url = &match url.split_once("://").zip(rest.rsplit_once('@')) {
+            Some(((scheme, _), (_, place))) => format!("{scheme}://...@{place}"),
+            None => url.to_owned(),
+        };
         let (who, path) = rest
             .split_once('/')
             .ok_or_else(|| format!("'{url}' names no directory"))?;
@@ -109,8 +116,7 @@ impl Place {
         }
         if user.is_some_and(|user| !is_name(user) || user.contains([':', '%'])) {
             return Err(format!(
-                "'{}' in '{url}' cannot be a user; passwords are not understood, use a key",
-                user.unwrap_or_default()
+                "what stands before @ in '{url}' cannot be a user; passwords are not understood, use a key"
             ));
         }
         let port = port.map(|port| {
@@ -120,6 +126,7 @@ impl Place {
         let path = path.trim_end_matches('/');
         let path = match path.strip_prefix("~/") {
             Some(below) => below.to_owned(),
+            None if path == "~" => String::new(),
             None => format!("/{path}"),
         };
         if has_dots(path.trim_start_matches('/')) {
@@ -142,7 +149,10 @@ impl Place {
             _ if below.is_empty() => {}
             Self::S3 { prefix, .. } if prefix.is_empty() => below.clone_into(prefix),
             Self::S3 { prefix: path, .. } | Self::Sftp(Host { path, .. }) => {
-                *path = format!("{}/{below}", path.trim_end_matches('/'));
+                *path = match path.trim_end_matches('/') {
+                    "" if path.is_empty() => below.to_owned(),
+                    path => format!("{path}/{below}"),
+                };
             }
             Self::Directory(path) => path.push(below),
         }
@@ -216,6 +226,7 @@ mod tests {
                 sftp(Some("ada"), "::1", Some(22), "/b"),
             ),
             ("sftp://host/~/b c", sftp(None, "host", None, "b c")),
+            ("sftp://host/~/", sftp(None, "host", None, "")),
             ("file:///mnt/disk/", Place::Directory("/mnt/disk".into())),
         ];
         for (text, place) in cases {
@@ -253,6 +264,18 @@ mod tests {
         ];
         for text in bad {
             assert!(Place::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_repeated() {
+        for text in [
+            "sftp://ada:hunter2@host/x",
+            "s3://AKID:hunter2@bucket/x",
+            "sftp://a:hunter2@-h/x",
+        ] {
+            let error = Place::parse(text).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 

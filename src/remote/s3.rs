@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// Bytes a second. A server that is slower, for ever, would hold up everything.
 const SLOWEST: u64 = 16 << 10;
 /// More names in a remote than any store has: an endless listing ends.
-const ENTRIES_MAX: usize = 50_000_000;
+const ENTRIES_MAX: usize = 5_000_000;
 
 /// How a bucket is reached. What is not set comes from the environment and the AWS configuration.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +58,8 @@ pub enum Encryption {
 /// A bucket, or what begins with a prefix in it.
 pub(super) struct S3 {
     name: String,
+    /// Server and bucket, for messages.
+    place: String,
     operator: Operator,
     runtime: Runtime,
 }
@@ -114,17 +116,17 @@ impl S3 {
             service = service.profile(profile);
         }
         let runtime = runtime().map_err(|error| bad(error.to_string()))?;
-        let is_http = endpoint.starts_with("http://");
-        // For finding out regions and for temporary keys; the first call of the process counts.
-        HttpTransporter::install_default(Transport::new(is_http).map_err(bad)?);
+        let plain_host = endpoint.starts_with("http://").then(|| host(endpoint));
+        let transport = Transport::new(plain_host).map_err(bad)?;
+        // For temporary keys; the first call of the process counts.
+        HttpTransporter::install_default(Transport::new(plain_host).map_err(bad)?);
         let region = match &access.region {
             Some(region) => region.clone(),
             None if is_amazon => runtime
-                .block_on(Service::detect_region(endpoint, bucket))
+                .block_on(transport.region(&format!("{endpoint}/{bucket}")))
                 .ok_or_else(|| bad("its region cannot be found out: set region".into()))?,
             None => "us-east-1".to_owned(),
         };
-        let transport = Transport::new(is_http).map_err(bad)?;
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
         // Some parts start tasks when they are made.
         let guard = runtime.enter();
@@ -132,6 +134,7 @@ impl S3 {
             Operator::new(service.region(&region)).map_err(|error| bad(error.to_string()))?;
         drop(guard);
         Ok(Self {
+            place: format!("{endpoint}, bucket {bucket}"),
             name,
             operator: operator.with_context(context),
             runtime,
@@ -172,7 +175,18 @@ impl S3 {
             detail = format!("{detail}: {inner}");
             cause = inner.source();
         }
-        fault(&self.name, op, path, class, detail)
+        if detail.contains("failed to load signing credential") {
+            detail = String::from(
+                "there are no keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write ~/.aws/credentials",
+            );
+        }
+        fault(
+            &self.name,
+            op,
+            path,
+            class,
+            format!("{detail} ({})", self.place),
+        )
     }
 }
 
@@ -253,7 +267,7 @@ impl Remote for S3 {
             Ok(entries)
         };
         // 1000 names a request; no single one is waited for longer than its parts' own time limits.
-        self.wait(("list", prefix, 1 << 30), all)
+        self.wait(("list", prefix, 1 << 26), all)
     }
 
     fn read(&self, path: &str, range: Option<Range<u64>>) -> Result<Vec<u8>, RemoteError> {
@@ -264,8 +278,14 @@ impl Remote for S3 {
             range: range.map_or_else(|| (..).into(), Into::into),
             ..ReadOptions::default()
         };
+        let expected = options.range.size();
         let read = self.operator.read_options(path, options);
-        Ok(self.wait(("read", path, bytes), read)?.to_vec())
+        let content = self.wait(("read", path, bytes), read)?.to_vec();
+        if expected.is_some_and(|expected| expected != content.len() as u64) {
+            let detail = "the answer has another length than what was asked for";
+            return Err(fault(&self.name, "read", path, RemoteFault::Other, detail));
+        }
+        Ok(content)
     }
 
     fn write(&self, path: &str, content: &[u8], put: Put) -> Result<(), RemoteError> {

@@ -47,6 +47,8 @@ const LOCK: &str = "lock";
 const READERS: &str = "readers";
 const README: &str = "README.txt";
 const LOG: &str = "log.txt";
+/// Where repair puts what was damaged.
+pub const ASIDE: &str = "damaged";
 const SCAN_CACHE: &str = "cache/scan";
 const VERIFIED: &str = "cache/verified";
 const SCAN_CACHE_MAX_BYTES: usize = 2 << 30;
@@ -123,7 +125,7 @@ impl Store {
             return Err(without_state(orphan.clone()));
         }
         let ours = |name: &str| {
-            [LOCK, READERS, README, LOG].contains(&name)
+            [LOCK, READERS, README, LOG, ASIDE].contains(&name)
                 || Area::ALL.iter().any(|area| area.dir() == name)
         };
         // The ancestors' files are named before others, because something can be done about them.

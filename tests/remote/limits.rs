@@ -115,7 +115,7 @@ fn f6_ssh_gets_constants_and_checked_names_only() {
         "sftp://$(id)/y",
     ] {
         run(bad, &["fs", src.to_str().unwrap(), "home"])
-            .ends(2)
+            .ends(3)
             .complains("[remote.r]");
         run("file:///tmp", &["list", bad]).ends(2);
     }
@@ -314,4 +314,132 @@ fn a_remote_that_moves_is_filled_anew() {
     // And back: it is known what is there.
     site.configure(&site.server.config("offsite", "here"));
     assert_eq!(site.run(&["sync-state", "--list"]).ends(0).out, "");
+}
+
+#[test]
+fn remotes_among_the_stores_and_nonsense_are_refused_and_harm_no_backup() {
+    let site = Site::new("");
+    let src = site.home.path("src");
+    fs::create_dir(&src).unwrap();
+    let root = site.home.path("root");
+    fs::create_dir(root.join("mirror")).unwrap();
+    let mut number = 0;
+    for (remote, word) in [
+        (
+            format!("[remote.a]\nurl = 'file://{}/mirror'\n", root.display()),
+            "lie in each other",
+        ),
+        (
+            format!("[remote.a]\nurl = 'file://{}'\n", root.display()),
+            "lie in each other",
+        ),
+        (
+            format!(
+                "[remote.a]\nurl = 'file://{}'\n",
+                site.home.dir.path().display()
+            ),
+            "lie in each other",
+        ),
+        ("S3_URI_PREFIX = 'nothing'\n".to_owned(), "S3_URI_PREFIX"),
+        (
+            "[remote.a]\nurl = 's3://b'\nunknwon = 1\n".to_owned(),
+            "unknwon",
+        ),
+        ("[remote.a]\n".to_owned(), "url"),
+    ] {
+        site.configure(&remote);
+        number += 1;
+        fs::write(src.join("f"), number.to_string()).unwrap();
+        let said = site.fs(&src, "home").ends(3).complains(word);
+        assert!(said.out.contains(&format!("v{number} ")), "{}", said.out);
+        site.run(&["sync"]).ends(2).complains(word);
+        site.run(&["list"]).ends(0);
+    }
+    site.configure("S3_URI_PREFIX = ''\n");
+    site.fs(&src, "home").ends(0);
+    assert_eq!(fs::read_dir(root.join("mirror")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_not_there_is_no_success() {
+    let site = Site::new("");
+    let src = site.home.path("src");
+    fs::create_dir(&src).unwrap();
+    fs::write(src.join("f"), "x").unwrap();
+    site.fs(&src, "home").ends(0);
+    site.configure(&site.server.config("offsite", "empty"));
+    site.run(&["verify", "--remote", "offsite"])
+        .ends(1)
+        .complains("no store at");
+    site.configure(&site.server.config("offsite", "here"));
+    // A store that is pending and gone, and a disk that is not mounted.
+    fs::rename(site.server.bucket(), site.server.dir.path().join("away")).unwrap();
+    fs::write(src.join("f"), "y").unwrap();
+    site.fs(&src, "home").ends(3);
+    fs::rename(site.home.store("home"), site.home.path("gone")).unwrap();
+    let listed = site.run(&["sync-state", "--list"]).ends(0);
+    assert!(
+        listed.out.contains("the store is not here"),
+        "{}",
+        listed.out
+    );
+    site.run(&["sync-state", "--reset"]).ends(1);
+    fs::remove_dir(site.home.path("root")).unwrap();
+    site.run(&["sync-state", "--list"])
+        .ends(1)
+        .complains("is its disk mounted?");
+}
+
+#[test]
+fn f7_a_length_that_no_file_has_is_an_error() {
+    let (home, sshd) = (Home::new(), Sshd::start(""));
+    let there = sshd.path("there");
+    for config in [
+        sshd.config("r"),
+        format!(
+            "[remote.r]\nurl = 'file://{}'\nattempts = 1\n",
+            there.display()
+        ),
+    ] {
+        fs::write(
+            home.path("conf/config.toml"),
+            format!("ROOT_PATH = '{}'\n{config}", home.path("root").display()),
+        )
+        .unwrap();
+        let src = home.path("src");
+        let _ = fs::create_dir(&src);
+        fs::write(src.join("f"), config.len().to_string()).unwrap();
+        home.fs(&src, "home").ends(0);
+        let state = there.join("home/state/0000000099");
+        fs::File::create(&state).unwrap().set_len(10 << 40).unwrap();
+        fs::write(src.join("f"), "another").unwrap();
+        home.fs(&src, "home").ends(3).complains("longer than any");
+        home.run(&["list", "--remote", "r", "home"])
+            .ends(5)
+            .complains("far too large");
+        fs::remove_file(state).unwrap();
+        home.run(&["sync"]).ends(0);
+    }
+}
+
+#[test]
+fn an_archive_that_somebody_put_together_there_does_not_hide_its_pieces() {
+    let site = Site::new("");
+    let src = site.home.path("src");
+    fs::create_dir(&src).unwrap();
+    fs::write(src.join("f"), "x").unwrap();
+    site.run(&["fs-init", "--type", "tar", src.to_str().unwrap(), "home"])
+        .ends(0);
+    site.run(&["fs", src.to_str().unwrap(), "home"]).ends(0);
+    let copy = site.server.bucket().join("here/home");
+    let piece = tool("find", &[copy.to_str().unwrap(), "-name", "*.part-00000-*"]);
+    let (archive, _) = piece.trim().split_once(".part-").unwrap();
+    fs::write(archive, "half").unwrap();
+    fs::write(src.join("f"), "y").unwrap();
+    site.run(&["fs", src.to_str().unwrap(), "home"]).ends(0);
+    site.run(&["prune", "--now", "--remote", "offsite", "home"])
+        .ends(0);
+    assert!(std::path::Path::new(piece.trim()).exists());
+    site.elsewhere(&["verify", "--deep", "s3://backups/here/home"])
+        .ends(0);
 }

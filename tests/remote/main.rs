@@ -7,6 +7,7 @@
 
 mod conformance;
 mod faults;
+mod garage;
 mod limits;
 mod memory;
 mod moto;

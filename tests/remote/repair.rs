@@ -248,3 +248,159 @@ fn both_sides_damaged_and_what_nobody_has() {
     );
     assert_ne!(site.run(&["repair", "home"]).code, Some(0));
 }
+
+#[test]
+fn a_store_that_came_back_halfway_is_gone_on_with() {
+    let (site, src) = site("rdiff");
+    let store = site.home.store("home");
+    // Only the states are lost.
+    fs::remove_dir_all(store.join("state")).unwrap();
+    site.run(&["repair", "home"]).ends(0);
+    site.run(&["verify", "--deep", "home"]).ends(0);
+    // The copy lacks a file, so it comes back halfway; what came is not fetched again.
+    fs::remove_dir_all(&store).unwrap();
+    let delta = files(&site.server.bucket().join("here/home/deltas"))[0].clone();
+    fs::rename(&delta, site.home.path("delta")).unwrap();
+    let said = site.run(&["repair", "home"]).ends(5);
+    assert!(
+        said.out.contains("lost, unless another copy has it"),
+        "{}",
+        said.out
+    );
+    assert_same_tree(&src, &site.home.restored("latest", "home"));
+    fs::rename(site.home.path("delta"), &delta).unwrap();
+    site.run(&["repair", "home"]).ends(0);
+    site.run(&["verify", "--deep", "home"]).ends(0);
+    // The server goes away in the middle: what came is not fetched again.
+    fs::remove_dir_all(&store).unwrap();
+    site.server
+        .rule(|number, _| (number > 7).then_some(crate::server::Fault::Status(503)));
+    site.run(&["repair", "home"]).ends(1);
+    assert!(!store.join("state/0000000004").exists());
+    let came = files(&store.join("catalogs")).len() + files(&store.join("deltas")).len();
+    assert!(came > 0, "nothing came");
+    site.server.no_rule();
+    site.run(&["repair", "home"]).ends(0);
+    site.run(&["verify", "--deep", "home"]).ends(0);
+    site.run(&["fs", src.to_str().unwrap(), "home"]).ends(0);
+}
+
+#[test]
+fn copies_of_other_stores_have_no_part_in_it() {
+    let (site, src) = site("rdiff");
+    // Another machine with a store of its own, whose sync was refused.
+    let other = site.home.path("other");
+    fs::create_dir_all(other.join("conf")).unwrap();
+    fs::create_dir_all(other.join("root")).unwrap();
+    let config = format!(
+        "ROOT_PATH = '{}'\n{}",
+        other.join("root").display(),
+        site.server.config("offsite", "here")
+    );
+    fs::write(other.join("conf/config.toml"), config).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = site.home.command(args);
+        command
+            .env("BTW_BACKUP_CONFIG_DIR", other.join("conf"))
+            .envs(site.server.environment());
+        crate::tools::Said::of(command.output().unwrap())
+    };
+    for n in 5..=7 {
+        trees::release(&src, n);
+        run(&["fs", "--init", src.to_str().unwrap(), "home"]).ends(3);
+    }
+    let state = other.join("root/home/state/0000000004");
+    let good = fs::read(&state).unwrap();
+    spoil(&state);
+    let bad = fs::read(&state).unwrap();
+    run(&["repair", "home"])
+        .ends(1)
+        .complains("holds another store");
+    assert_eq!(fs::read(&state).unwrap(), bad);
+    fs::write(&state, good).unwrap();
+    // Nor is anything written there.
+    let there = site.server.bucket().join("here/home/state/0000000004");
+    spoil(&there);
+    let before = fs::read(&there).unwrap();
+    run(&["repair", "home"]);
+    assert_eq!(fs::read(&there).unwrap(), before);
+    site.run(&["repair", "home"]).ends(0);
+    site.elsewhere(&["verify", "--deep", "s3://backups/here/home"])
+        .ends(0);
+}
+
+#[test]
+fn an_archive_and_its_digest_damaged_on_different_sides() {
+    for (damage_archive_here, damage_archive_there) in [(true, false), (false, true)] {
+        let (site, _) = site("tar");
+        let (store, copy) = (
+            site.home.store("home"),
+            site.server.bucket().join("here/home"),
+        );
+        let digest = files(&store)
+            .into_iter()
+            .find(|file| file.to_str().unwrap().ends_with(".sha256"))
+            .unwrap();
+        let archive = digest.with_extension("");
+        let name = archive.file_name().unwrap().to_str().unwrap().to_owned();
+        let piece = files(&copy)
+            .into_iter()
+            .find(|file| file.to_str().unwrap().contains(&format!("{name}.part-")))
+            .unwrap();
+        let good = (fs::read(&archive).unwrap(), fs::read(&digest).unwrap());
+        spoil(if damage_archive_here {
+            &archive
+        } else {
+            &digest
+        });
+        if damage_archive_there {
+            spoil(&piece);
+        } else {
+            spoil(&copy.join(digest.file_name().unwrap()));
+        }
+        let said = site.run(&["repair", "home"]);
+        assert_eq!(
+            (fs::read(&archive).unwrap(), fs::read(&digest).unwrap()),
+            good,
+            "{}{}",
+            said.out,
+            said.err
+        );
+        assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+        site.run(&["verify", "--deep", "home"]).ends(0);
+        site.elsewhere(&["verify", "--deep", "s3://backups/here/home"])
+            .ends(0);
+    }
+}
+
+#[test]
+fn the_second_remote_is_asked_when_the_first_is_damaged_too() {
+    let (site, _) = site("rdiff");
+    let disk = site.home.path("disk");
+    fs::create_dir(&disk).unwrap();
+    let two = format!(
+        "{}[remote.second]\nurl = 'file://{}'\n",
+        site.server.config("a", "here"),
+        disk.display()
+    );
+    site.configure(&two);
+    site.run(&["sync"]).ends(0);
+    let store = site.home.store("home");
+    for dir in ["state", "catalogs"] {
+        let file = files(&store.join(dir)).pop().unwrap();
+        let good = fs::read(&file).unwrap();
+        spoil(&file);
+        spoil(
+            &site
+                .server
+                .bucket()
+                .join("here/home")
+                .join(dir)
+                .join(file.file_name().unwrap()),
+        );
+        site.run(&["repair", "home"]).ends(0);
+        assert_eq!(fs::read(&file).unwrap(), good);
+        site.elsewhere(&["verify", "--deep", "s3://backups/here/home"])
+            .ends(0);
+    }
+}

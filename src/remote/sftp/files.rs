@@ -10,12 +10,12 @@ use openssh_sftp_client::{Error, Sftp as Client};
 use tokio::io::AsyncSeekExt;
 
 use crate::error::RemoteFault;
-use crate::remote::Put;
+use crate::remote::{Put, READ_MAX_BYTES};
 
 /// What is asked for at once, if the server gives as much.
 const READ_BYTES: u32 = 256 << 10;
 /// Names in one directory tree: an endless listing ends.
-const ENTRIES_MAX: usize = 50_000_000;
+const ENTRIES_MAX: usize = 5_000_000;
 
 /// The class of an error.
 pub(super) fn fault_of(error: &Error) -> RemoteFault {
@@ -28,6 +28,7 @@ pub(super) fn fault_of(error: &Error) -> RemoteFault {
         Error::IOError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             RemoteFault::Other
         }
+        Error::InvalidResponse(_) => RemoteFault::Other,
         // The connection is gone, or says what makes no sense.
         _ => RemoteFault::Temporary,
     }
@@ -88,6 +89,11 @@ pub(super) async fn read(
         Some(range) => range,
         None => 0..file.metadata().await?.len().unwrap_or(0),
     };
+    if range.end.saturating_sub(range.start) > READ_MAX_BYTES {
+        return Err(Error::InvalidResponse(
+            &"the file is longer than any that is expected",
+        ));
+    }
     let mut bytes = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
     let mut at = range.start;
     while at < range.end {
@@ -117,7 +123,7 @@ async fn make_parents(client: &Client, path: &str) {
 /// Writes a file under a name that nobody reads, and syncs it.
 pub(super) async fn write_aside(client: &Client, aside: &str, content: &[u8]) -> Result<(), Error> {
     let mut options = client.options();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     let mut file = match options.open(aside).await {
         Err(error) if fault_of(&error) == RemoteFault::Missing => {
             make_parents(client, aside).await;

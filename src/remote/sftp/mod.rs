@@ -94,7 +94,10 @@ impl Sftp {
             Ok(Err(error)) => {
                 // ssh says why, and ends.
                 let _ = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
-                let text = said.text();
+                let mut text = said.text();
+                if text.contains("Host key verification failed") {
+                    text.push_str("; the host's key is not in known_hosts: log in once by hand, or put it there");
+                }
                 let fault = if is_final(&text) {
                     RemoteFault::Denied
                 } else {
@@ -182,6 +185,12 @@ impl Sftp {
         let mut bounded = stdout.take(bound);
         let ((), read) = tokio::join!(send, bounded.read_to_end(&mut output));
         read?;
+        let is_all = bounded.limit() > 0;
+        // Whoever goes on writing gets no reader.
+        drop(bounded);
+        if !is_all {
+            child.kill().await?;
+        }
         let is_done = child.wait().await?.success();
         let lines = output
             .split(|byte| *byte == b'\n')
@@ -222,7 +231,7 @@ impl Remote for Sftp {
         let below = prefix.rsplit_once('/').map_or("", |(dir, _)| dir);
         let dir = self.full(below);
         let root = self.full("");
-        let found = self.run(("list", prefix, 1 << 30), |session| async move {
+        let found = self.run(("list", prefix, 1 << 26), |session| async move {
             list(&session.client, dir, &full).await
         })?;
         let entries = found.into_iter().filter_map(|(path, len)| {
@@ -245,7 +254,8 @@ impl Remote for Sftp {
     fn write(&self, path: &str, content: &[u8], put: Put) -> Result<(), RemoteError> {
         let full = self.full(path);
         let (dir, file) = full.rsplit_once('/').unwrap_or((".", &full));
-        let aside = format!("{dir}/{TEMPORARY}{file}");
+        // A name of its own: under that of another try the same file may already be published.
+        let aside = format!("{dir}/{TEMPORARY}{}-{file}", uuid::Uuid::new_v4().simple());
         let step = ("write", path, content.len() as u64);
         let result = self.run(step, |session| {
             let (aside, full) = (aside.clone(), full.clone());
