@@ -13,6 +13,8 @@ struct Node {
     config: PathBuf,
     s3_port: u16,
     rpc_port: u16,
+    /// Its identity, once it has one.
+    id: String,
     child: Option<Child>,
 }
 
@@ -86,31 +88,48 @@ fn cluster(dir: &Path) -> Vec<Node> {
                 config,
                 s3_port,
                 rpc_port,
+                id: String::new(),
                 child: None,
             }
         })
         .collect();
     nodes.iter_mut().for_each(Node::start);
-    let ids: Vec<String> = nodes
-        .iter()
-        .map(|node| node.ask(&["node", "id", "-q"]).trim().to_owned())
-        .collect();
-    for (id, node) in ids.iter().zip(&nodes).skip(1) {
-        let address = format!(
-            "{}@127.0.0.1:{}",
-            id.split('@').next().unwrap(),
-            node.rpc_port
-        );
-        nodes[0].ask(&["node", "connect", &address]);
+    for node in &mut nodes {
+        let id = node.ask(&["node", "id", "-q"]);
+        id.split('@')
+            .next()
+            .unwrap()
+            .trim()
+            .clone_into(&mut node.id);
     }
-    std::thread::sleep(Duration::from_secs(2));
-    for id in &ids {
-        let id = id.split('@').next().unwrap();
-        nodes[0].ask(&["layout", "assign", id, "-z", "here", "-c", "1G"]);
+    connect(&nodes, 0);
+    for node in &nodes {
+        nodes[0].ask(&["layout", "assign", &node.id, "-z", "here", "-c", "1G"]);
     }
     nodes[0].ask(&["layout", "apply", "--version", "1"]);
     std::thread::sleep(Duration::from_secs(3));
     nodes
+}
+
+/// Has a node know the others, and waits until all know each other.
+fn connect(nodes: &[Node], one: usize) {
+    for other in nodes.iter().filter(|other| other.id != nodes[one].id) {
+        let address = format!("{}@127.0.0.1:{}", other.id, other.rpc_port);
+        nodes[one].ask(&["node", "connect", &address]);
+    }
+    let began = std::time::Instant::now();
+    let knows_all = |node: &Node| {
+        let status = node.ask(&["status"]);
+        let healthy = status.split("FAILED").next().unwrap_or_default();
+        nodes.iter().all(|other| healthy.contains(&other.id[..16]))
+    };
+    while !nodes.iter().all(knows_all) {
+        assert!(
+            began.elapsed() < Duration::from_mins(2),
+            "the nodes do not find each other"
+        );
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }
 
 fn value(text: &str, name: &str) -> String {
@@ -190,14 +209,7 @@ fn a_node_of_a_cluster_dies_and_comes_back() {
         .ends(0);
         assert_same_tree(&src, &target);
         nodes[dead].start();
-        // It takes the others a while to know it again.
-        let began = std::time::Instant::now();
-        while run(dead, &["list", "--remote", "garage", "home"], ports[dead]).code != Some(0) {
-            assert!(
-                began.elapsed() < Duration::from_mins(2),
-                "the node does not come back"
-            );
-        }
+        connect(&nodes, dead);
         // Through the one that was away.
         run(
             dead,
