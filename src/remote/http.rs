@@ -107,3 +107,34 @@ fn too_long() -> Error {
         "the answer is longer than any that is expected",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Transport;
+
+    #[test]
+    fn f7_who_may_be_asked_without_tls() {
+        let strict = Transport::new(None).unwrap();
+        let plain = Transport::new(Some("minio.lan")).unwrap();
+        for (url, is_strict, is_plain) in [
+            ("https://s3.example.org/b", true, true),
+            ("http://s3.example.org/b", false, false),
+            ("http://minio.lan:9000/b", false, true),
+            ("http://minio.lan.evil.example/b", false, false),
+            // Where the keys of a machine's or a container's role are.
+            ("http://169.254.169.254/latest", true, true),
+            ("http://169.254.170.2/v2", true, true),
+            ("http://[fd00:ec2::254]/latest", true, true),
+            ("http://127.0.0.1:51678/x", true, true),
+            ("http://10.0.0.1/x", false, false),
+            ("http://169.254.169.254.evil.example/x", false, false),
+        ] {
+            let uri = url.parse().unwrap();
+            assert_eq!(
+                (strict.may_ask(&uri), plain.may_ask(&uri)),
+                (is_strict, is_plain),
+                "{url}"
+            );
+        }
+    }
+}
