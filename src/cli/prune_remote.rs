@@ -88,7 +88,7 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
     }
     perform(local.as_ref(), &mirror, &plan)?;
     if !args.json {
-        context.output.info(&summary(&mirror, &plan, "removed"));
+        context.output.info(&summary(&mirror, &plan));
     }
     Ok(Exit::Done)
 }
@@ -100,7 +100,7 @@ pub fn after_sync(
     mirror: &Mirror,
     keep: &Keep,
     state: u64,
-) -> Result<Exit, Error> {
+) -> Result<(), Error> {
     let known = Known {
         done: Some(state),
         current: None,
@@ -108,9 +108,9 @@ pub fn after_sync(
     let plan = thin_remote::plan(mirror, keep.policy(), known, (GRACE, Timestamp::now()))?;
     if !plan.doomed.is_empty() {
         perform(Some(store), mirror, &plan)?;
-        context.output.info(&summary(mirror, &plan, "removed"));
+        context.output.info(&summary(mirror, &plan));
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// What is to go is written to the store's log before it goes.
@@ -128,7 +128,7 @@ fn perform(store: Option<&Store>, mirror: &Mirror, plan: &Plan) -> Result<(), Er
     thin_remote::perform(mirror, plan)
 }
 
-fn summary(mirror: &Mirror, plan: &Plan, word: &str) -> String {
+fn summary(mirror: &Mirror, plan: &Plan) -> String {
     let goes = plan
         .verdicts
         .iter()
@@ -137,7 +137,7 @@ fn summary(mirror: &Mirror, plan: &Plan, word: &str) -> String {
     let stays = plan.verdicts.len() - goes;
     let (files, bytes) = (plan.doomed.len(), output_bytes(plan.bytes()));
     format!(
-        "{}: {goes} states {word}, {stays} stay; {files} files, {bytes}",
+        "{}: {goes} states removed, {stays} stay; {files} files, {bytes}",
         mirror.name()
     )
 }

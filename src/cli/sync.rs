@@ -158,21 +158,21 @@ impl Job<'_> {
         }
         self.tell(name, &copy.dst, &mirror, &report);
         let keep = self.remotes.config(name)?.keep().map_err(Error::Usage)?;
-        match keep {
-            Some(keep) => {
-                let thinned =
-                    prune_remote::after_sync(self.context, store, &mirror, &keep, report.state);
-                Ok(thinned.unwrap_or_else(|error| {
-                    Output::warning(&format!(
-                        "{} is copied to {name}, but older states there could not be thinned out: {}",
-                        copy.dst,
-                        with_causes(&error)
-                    ));
-                    Exit::Warnings
-                }))
-            }
-            None => Ok(Exit::Done),
-        }
+        let Some(keep) = keep else {
+            return Ok(Exit::Done);
+        };
+        let thinned = prune_remote::after_sync(self.context, store, &mirror, &keep, report.state);
+        Ok(thinned.map_or_else(
+            |error| {
+                Output::warning(&format!(
+                    "{} is copied to {name}, but older states there could not be thinned out: {}",
+                    copy.dst,
+                    with_causes(&error)
+                ));
+                Exit::Warnings
+            },
+            |()| Exit::Done,
+        ))
     }
 
     fn pending(&self, copy: &Copy, current: u64) -> Result<(), Error> {

@@ -250,7 +250,7 @@ fn say(context: &Context, name: &str, report: &Report, deep: bool) -> Result<(),
     {
         text.push_str("  What is left of the others: btw-backup restore --partial\n");
     }
-    text.push_str("  The next btw-backup fs stores anew what the newest version lacks, if the source still has it.\n");
+    text.push_str("  btw-backup repair puts right what a good copy is left of, here or in a remote. The next btw-backup fs stores anew what the newest version here lacks, if the source still has it.\n");
     Output::answer(&text)
 }
 

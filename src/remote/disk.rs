@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use sha2::{Digest as _, Sha256};
 
-use super::names::{Held, Listing, is_cut};
+use super::names::{Held, Listing, is_cut, join};
 use super::segments::{Segment, Segments, merged};
 use super::{Careful, FarDigests, Remote};
 use crate::digest::{Digest, DigestWriter};
@@ -74,10 +74,7 @@ fn fetch_ordered(shared: &Shared, orders: &Mutex<Receiver<Arc<Segment>>>) {
 
 impl Shared {
     fn path(&self, path: &str) -> String {
-        match (&self.dir[..], path) {
-            ("", path) => path.to_owned(),
-            (dir, path) => format!("{dir}/{path}"),
-        }
+        join(&self.dir, path)
     }
 
     fn segments(&self) -> MutexGuard<'_, Segments> {

@@ -64,10 +64,7 @@ impl Mirror {
 
     /// A path in the remote.
     pub fn path(&self, path: &str) -> String {
-        match &self.dir[..] {
-            "" => path.to_owned(),
-            dir => format!("{dir}/{path}"),
-        }
+        names::join(&self.dir, path)
     }
 
     /// Everything that is there.

@@ -35,7 +35,8 @@ const READ_MAX_BYTES: u64 = 80 << 20;
 pub trait Remote: Send + Sync {
     /// How the user calls it.
     fn name(&self) -> &str;
-    /// All files whose paths begin with `prefix`, also in directories below. What is being written is not among them.
+    /// All files whose paths begin with `prefix`, also in directories below; with names that say so what is being
+    /// written, or what was cut off.
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, RemoteError>;
     /// A file's bytes in `range`, of which all must be there, or all that it has.
     fn read(&self, path: &str, range: Option<Range<u64>>) -> Result<Vec<u8>, RemoteError>;

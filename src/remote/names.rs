@@ -12,6 +12,14 @@ use crate::digest::Digest;
 use crate::store::archive::is_archive;
 use crate::store::file::TEMPORARY;
 
+/// A path in the directory `dir` of a remote.
+pub fn join(dir: &str, path: &str) -> String {
+    match dir {
+        "" => path.to_owned(),
+        dir => format!("{dir}/{path}"),
+    }
+}
+
 const PART: &str = ".part-";
 /// An archive of 3 TB.
 const PARTS_MAX: u64 = 99_999;

@@ -80,41 +80,7 @@ impl S3 {
                 "{endpoint} has no TLS: use https, or set allow_http = true for this remote"
             )));
         }
-        let mut service = Service::default()
-            .bucket(bucket)
-            .root(&format!("/{prefix}"))
-            .endpoint(endpoint)
-            .checksum_algorithm("crc32c");
-        if !access.path_style.unwrap_or(!is_amazon) {
-            service = service.enable_virtual_host_style();
-        }
-        if !is_amazon {
-            // Nobody answers there, after a long time.
-            service = service.disable_ec2_metadata();
-        }
-        if let Some(class) = &access.storage_class {
-            service = service.default_storage_class(class);
-        }
-        service = match access.encryption.as_ref() {
-            Some(Encryption::Aes256) => service.server_side_encryption_with_s3_key(),
-            None if is_amazon => service.server_side_encryption_with_s3_key(),
-            None | Some(Encryption::Default) => service,
-            Some(Encryption::Kms(None)) => {
-                service.server_side_encryption_with_aws_managed_kms_key()
-            }
-            Some(Encryption::Kms(Some(key))) => {
-                service.server_side_encryption_with_customer_managed_kms_key(key)
-            }
-        };
-        if let Some((key, secret, token)) = &access.key {
-            service = service.access_key_id(key).secret_access_key(secret);
-            if let Some(token) = token {
-                service = service.session_token(token);
-            }
-        }
-        if let Some(profile) = &access.profile {
-            service = service.profile(profile);
-        }
+        let service = service(bucket, prefix, endpoint, access);
         let runtime = runtime().map_err(|error| bad(error.to_string()))?;
         let plain_host = endpoint.starts_with("http://").then(|| host(endpoint));
         let transport = Transport::new(plain_host).map_err(bad)?;
@@ -188,6 +154,45 @@ impl S3 {
             format!("{detail} ({})", self.place),
         )
     }
+}
+
+/// What opendal is told of a bucket; the region is still missing.
+fn service(bucket: &str, prefix: &str, endpoint: &str, access: &Access) -> Service {
+    let is_amazon = is_amazon(endpoint);
+    let mut service = Service::default()
+        .bucket(bucket)
+        .root(&format!("/{prefix}"))
+        .endpoint(endpoint)
+        .checksum_algorithm("crc32c");
+    if !access.path_style.unwrap_or(!is_amazon) {
+        service = service.enable_virtual_host_style();
+    }
+    if !is_amazon {
+        // Nobody answers there, after a long time.
+        service = service.disable_ec2_metadata();
+    }
+    if let Some(class) = &access.storage_class {
+        service = service.default_storage_class(class);
+    }
+    service = match access.encryption.as_ref() {
+        Some(Encryption::Aes256) => service.server_side_encryption_with_s3_key(),
+        None if is_amazon => service.server_side_encryption_with_s3_key(),
+        None | Some(Encryption::Default) => service,
+        Some(Encryption::Kms(None)) => service.server_side_encryption_with_aws_managed_kms_key(),
+        Some(Encryption::Kms(Some(key))) => {
+            service.server_side_encryption_with_customer_managed_kms_key(key)
+        }
+    };
+    if let Some((key, secret, token)) = &access.key {
+        service = service.access_key_id(key).secret_access_key(secret);
+        if let Some(token) = token {
+            service = service.session_token(token);
+        }
+    }
+    if let Some(profile) = &access.profile {
+        service = service.profile(profile);
+    }
+    service
 }
 
 /// What a server says is handed on as a dump of the answer: its code and its words are enough.

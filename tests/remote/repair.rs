@@ -147,6 +147,25 @@ fn every_file_there_comes_back_from_here() {
 }
 
 #[test]
+fn a_store_of_archives_that_is_gone_is_brought_back() {
+    let (site, src) = site("tar");
+    let store = site.home.store("home");
+    let before = files(&store)
+        .into_iter()
+        .filter(|file| counts(file))
+        .count();
+    fs::remove_dir_all(&store).unwrap();
+    site.run(&["repair", "home"]).ends(0);
+    let after = files(&store)
+        .into_iter()
+        .filter(|file| counts(file))
+        .count();
+    assert_eq!(after, before);
+    site.run(&["verify", "--deep", "home"]).ends(0);
+    assert_same_tree(&src, &site.home.restored("latest", "home"));
+}
+
+#[test]
 fn a_store_that_is_gone_is_brought_back() {
     let (site, src) = site("rdiff");
     let store = site.home.store("home");

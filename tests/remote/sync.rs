@@ -731,9 +731,12 @@ fn over_ssh_with_digests_of_the_other_side() {
     sshd.change_host_key();
     trees::release(&src, 4);
     let began = std::time::Instant::now();
-    home.fs(&src, "home")
+    let said = home
+        .fs(&src, "home")
         .ends(3)
         .complains("REMOTE HOST IDENTIFICATION HAS CHANGED");
+    // Whoever has taken the host's place is not to be let in.
+    assert!(!said.err.contains("put it there"), "{}", said.err);
     fs::write(
         home.path("conf/config.toml"),
         config.replace("/user\"", "/other\""),

@@ -40,27 +40,21 @@ impl Donor {
     /// Looks what a copy has; `None` if there is no store.
     pub fn of(mirror: Mirror) -> Result<Option<Self>, Error> {
         let listing = mirror.list()?;
-        let numbers = listing.states();
-        let Some(newest) = numbers.last() else {
+        let mut numbers = listing.states();
+        if numbers.is_empty() {
             return Ok(None);
-        };
-        let mut identity = identity_of(&mirror.state(*newest)?);
-        for number in numbers.into_iter().rev() {
-            if let Ok(state) = state::decode(&mirror.state(number)?) {
-                identity = Some(state.store);
-                return Ok(Some(Self {
-                    mirror,
-                    listing,
-                    state: Some(state),
-                    identity,
-                }));
-            }
+        }
+        let (mut state, mut identity) = (None, None);
+        while let (None, Some(number)) = (&state, numbers.pop()) {
+            let text = mirror.state(number)?;
+            state = state::decode(&text).ok();
+            identity = identity.or_else(|| identity_of(&text));
         }
         Ok(Some(Self {
+            identity: state.as_ref().map(|state| state.store).or(identity),
             mirror,
             listing,
-            state: None,
-            identity,
+            state,
         }))
     }
 
@@ -125,14 +119,9 @@ pub fn bring_back(
     store.create()?;
     let len = |file: &String| first.listing.files.get(file).map_or(0, Held::len);
     monitor.step("bringing the store back", Some(files.iter().map(len).sum()));
-    let digests = files.iter().filter(|file| file.ends_with(".sha256"));
-    let others = files.iter().filter(|file| !file.ends_with(".sha256"));
-    for file in digests.chain(others) {
-        let is_here = if file.ends_with(".sha256") {
-            store.read_all(file).is_ok()
-        } else {
-            archive::check_file(store, file).is_ok()
-        };
+    // Digest files come with their archives.
+    for file in files.iter().filter(|file| !file.ends_with(".sha256")) {
+        let is_here = archive::check_file(store, file).is_ok();
         if !is_here {
             mend(store, &BTreeSet::from([file.clone()]), donors, false, now)?;
         }
@@ -172,7 +161,7 @@ pub fn mend(
                 dry_run,
                 now,
             };
-            let done = if archive::is_archive(file) && !file.ends_with(".sha256") {
+            let done = if archive::is_archive(file) {
                 here.archive(file)
             } else {
                 here.file(file)

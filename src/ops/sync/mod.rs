@@ -1,8 +1,8 @@
 //! Bringing a store's copy in a remote up to its current state.
 //!
 //! What the state names and the remote lacks is sent, whatever its order; then everything is seen to be there; then the state
-//! itself is published, and only that makes it count. So the copy is a whole store after every single request. Nothing is
-//! removed or overwritten: what is there under a name has the content that the name says.
+//! itself is published, and only that makes it count. So the copy is a whole store after every single request. Nothing that
+//! counts is removed, and nothing is overwritten but what has another length than its name stands for.
 
 mod lineage;
 

@@ -95,7 +95,8 @@ impl Sftp {
                 // ssh says why, and ends.
                 let _ = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
                 let mut text = said.text();
-                if text.contains("Host key verification failed") {
+                let is_changed = text.contains("IDENTIFICATION HAS CHANGED");
+                if text.contains("Host key verification failed") && !is_changed {
                     text.push_str("; the host's key is not in known_hosts: log in once by hand, or put it there");
                 }
                 let fault = if is_final(&text) {
