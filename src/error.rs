@@ -67,6 +67,9 @@ pub enum StoreError {
     /// The store lies in a remote, which failed: that says nothing of the store.
     #[error(transparent)]
     Remote(RemoteError),
+    /// Another `run` is at work.
+    #[error("Another run is at work already; wait for it with --wait")]
+    Running,
     /// Another run holds the store.
     #[error("Another run is using the store {0}; wait for it with --wait")]
     Locked(String),
@@ -192,6 +195,9 @@ pub enum Error {
     /// What was to be backed up did not prove that it was complete: it is no version.
     #[error("{0}")]
     Dump(String),
+    /// A program of others, which this one needs, failed.
+    #[error("{0}")]
+    Program(String),
     /// The command line cannot be understood.
     #[error("{0}")]
     Usage(String),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 5] = [
     &["digest", "time", "report", "error"],
     &["catalog", "format", "delta", "plan"],
-    &["tree", "dump", "store", "remote"],
+    &["tree", "process", "dump", "store", "remote", "notify"],
     &["ops"],
     &["config", "cli"],
 ];

@@ -8,11 +8,19 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use super::backing::Writing;
+use super::config::Config;
 use super::deletion_args::{Delete, Gc, Pin, Plot, Prune, Undelete, Unpin};
 use super::dump_args::{CMD_HELP, Cmd, DB_HELP, Db};
+use super::ebs::Ebs;
 pub use super::look_args::{At, Cat, Compare, Diff, Export, Find, History, Ls, Reading};
+use super::manual::{Completions, ManPages};
+use super::notify::Notify;
 use super::repair::Repair;
-use super::sync::{Sync, SyncStateArgs};
+use super::run::Run;
+use super::schedule::Schedule;
+use super::status::Status;
+use super::sync::Sync;
+use super::sync_state::SyncStateArgs;
 use crate::catalog::StoreType;
 
 /// Back to when: every tree, database and disk image, restorable to any moment, with or without this tool
@@ -25,6 +33,9 @@ pub struct Args {
     /// Say more: which files are read, and why
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
+    /// Answer with one JSON document, for programs; its form: btw-backup schema
+    #[arg(long, global = true)]
+    pub json: bool,
     /// Where the configuration is [default: ~/.btw-backup]
     #[arg(
         long,
@@ -170,12 +181,50 @@ pub enum Command {
         after_help = "Examples:\n  btw-backup sync-state --list\n  btw-backup sync-state --reset"
     )]
     SyncState(SyncStateArgs),
+    /// Do all that is configured: back up, thin out, copy, verify
+    #[command(
+        after_help = "Examples:\n  btw-backup run                  the night's work\n  btw-backup run --dry-run        what that is\n  btw-backup run fs prune sync    these steps, in this order\n  btw-backup run etc db/shop      only these jobs\n\nWhat fs, fs-init and db have set up needs no configuration; more is said by [job.NAME], STEPS, [hooks],\n[verify] and [notify.NAME] in config.toml."
+    )]
+    Run(Run),
+    /// Show whether all is well: what every store has, and how old it is
+    #[command(
+        after_help = "Examples:\n  btw-backup status\n  btw-backup status --max-age 26h --nagios\n  btw-backup status --metrics /var/lib/prometheus/node-exporter/btw-backup.prom\n\nExit codes: 0 all is well; 3 something needs attention; 1 something is not safe; 5 damage; with --nagios 0, 1, 2\nand 3 as plugins have it."
+    )]
+    Status(Status),
     /// Keep versions from being deleted
     #[command(after_help = "Example:\n  btw-backup pin home v3 --note 'before the move'")]
     Pin(Pin),
     /// Let pinned versions be deleted again
     #[command(after_help = "Example:\n  btw-backup unpin home v3")]
     Unpin(Unpin),
+    /// Make snapshots of EBS volumes, and delete old ones
+    #[command(
+        after_help = "Examples:\n  btw-backup ebs status\n  btw-backup ebs dryrun\n  btw-backup ebs backup\n\nVolumes are named in config.toml: [ebs] keep = 5 and volumes = { \"vol-...\" = \"what it is\" }. All their snapshots\ncount, whoever made them. The AWS command-line tool is used, with its keys; profile and region may be set in [ebs]."
+    )]
+    Ebs(Ebs),
+    /// Tell those who are told of failures that this is a test
+    #[command(after_help = "Example:\n  btw-backup notify")]
+    Notify(Notify),
+    /// Have `run` done every night
+    #[command(
+        after_help = "Examples:\n  btw-backup schedule install --dry-run\n  btw-backup schedule install --at 02:30\n  btw-backup schedule show"
+    )]
+    Schedule(Schedule),
+    /// Show, check or write the configuration
+    #[command(
+        after_help = "Examples:\n  btw-backup config init --root /backup\n  btw-backup config check\n  btw-backup config show"
+    )]
+    Config(Config),
+    /// Write a script that completes what is typed in a shell
+    #[command(after_help = "Example:\n  eval \"$(btw-backup completions bash)\"")]
+    Completions(Completions),
+    /// Write manual pages
+    #[command(
+        after_help = "Examples:\n  btw-backup man | man -l -\n  btw-backup man /usr/local/share/man/man1"
+    )]
+    Man(ManPages),
+    /// Show what the answers of --json look like, as a JSON schema
+    Schema,
 }
 
 #[derive(clap::Args)]
@@ -230,9 +279,6 @@ pub struct Import {
 
 #[derive(clap::Args)]
 pub struct List {
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
     /// What is in this remote
     #[arg(long, value_name = "NAME")]
     pub remote: Option<String>,
@@ -254,9 +300,6 @@ pub struct Verify {
     /// Read only so many percent of the store, others each time
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub sample: Option<f64>,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
     /// Whose the store is, if it is not root's and root reads it
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
@@ -308,9 +351,6 @@ pub struct Restore {
     /// Only show what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// For programs: with --dry-run
-    #[arg(long, requires = "dry_run")]
-    pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
     /// A directory that does not exist or is empty, with --in-place any; of a database, command or file a file, or -

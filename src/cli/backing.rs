@@ -1,13 +1,15 @@
 //! One backup into a store, whatever is backed up, and what follows it.
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
 use super::owner;
 use super::progress::Progress;
-use super::{Context, prune, stores, sync};
+use super::rows::VersionRow;
+use super::{Context, document, prune, stores, sync};
 use crate::catalog::StoreType;
 use crate::catalog::version::{StreamKind, describe};
 use crate::config::general::General;
@@ -28,6 +30,9 @@ pub struct Writing {
     /// Wait while another run uses the store
     #[arg(long)]
     pub wait: bool,
+    /// Leave the copies in remotes to a later `sync`
+    #[arg(long)]
+    pub no_sync: bool,
     /// Whose the store is: everything in it is given to this user, also in later runs
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
@@ -74,9 +79,11 @@ impl Job<'_> {
             // Room for others at once; what cannot be removed now goes with the next run.
             let _ = clear_up(store, options.now, error);
         })?;
+        document::answer(&Answer::of(dst, &report));
         let mut exit = tell(context.output, dst, &report);
         // Where there is no room for it, the backup is done all the same.
         let _ = store.keep_reserve();
+        let is_complete = report.is_complete();
         let mut state = report.state;
         // Nothing is thinned out while damage is known.
         let policy = self.keeping.retention.as_ref();
@@ -87,10 +94,13 @@ impl Job<'_> {
                 (state, exit) = (pruned, exit.or(told));
             }
         }
+        let before = work.seen(dst).ok().flatten();
+        let good = before.and_then(|seen| seen.good);
         let seen = Seen {
-            store: state.store,
-            state: state.number,
-            owner: ownership.wanted,
+            first: before.and_then(|seen| seen.first).or(Some(options.now)),
+            ran: Some(options.now),
+            good: if is_complete { Some(options.now) } else { good },
+            ..Seen::new(state.store, state.number, ownership.wanted)
         };
         also(
             work.remember(dst, seen),
@@ -100,6 +110,9 @@ impl Job<'_> {
         // Other runs need not wait for the network.
         let store = store.clone();
         drop(opened);
+        if writing.no_sync {
+            return Ok(exit);
+        }
         Ok(exit.or(sync::after_backup(context, general, &store, dst)))
     }
 
@@ -160,6 +173,33 @@ fn also<T>(result: Result<T, Error>, fault: &str, exit: &mut Exit) -> Option<T> 
 pub fn host() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    store: &'a str,
+    outcome: &'static str,
+    version: VersionRow,
+    excluded: u64,
+    problems: &'a [String],
+    damage: &'a [String],
+}
+
+impl<'a> Answer<'a> {
+    fn of(store: &'a str, report: &'a Report) -> Self {
+        let (outcome, version) = match &report.outcome {
+            Outcome::Committed(version) => ("committed", version),
+            Outcome::Unchanged(version, _) => ("unchanged", version),
+        };
+        Self {
+            store,
+            outcome,
+            version: VersionRow::from(&**version),
+            excluded: report.not_kept.excluded,
+            problems: &report.problems,
+            damage: &report.damage,
+        }
+    }
 }
 
 fn tell(output: Output, dst: &str, report: &Report) -> Exit {

@@ -7,10 +7,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::args::Compare;
+use super::document;
 use super::exit::Exit;
 use super::output::{Output, unwritten};
 use super::progress::Progress;
-use super::rows::{SCHEMA, VersionName};
+use super::rows::VersionName;
 use super::{Context, owner, stores};
 use crate::config::general::General;
 use crate::config::workdir::normal;
@@ -29,7 +30,6 @@ struct Row {
 
 #[derive(Serialize)]
 struct Answer {
-    schema: u32,
     version: VersionName,
     differences: Vec<Row>,
 }
@@ -81,7 +81,7 @@ pub fn run(context: &Context, args: &Compare) -> Result<Exit, Error> {
                 Difference::Unread(why) => Some(why.clone()),
                 _ => None,
             };
-            if args.json {
+            if context.output.json {
                 rows.push(Row {
                     difference: word(difference),
                     path,
@@ -98,14 +98,11 @@ pub fn run(context: &Context, args: &Compare) -> Result<Exit, Error> {
         };
         let store = &read.store;
         compare::compare(store, version, &source, &selection, &mut see, &progress)?;
-        if args.json {
-            let answer = Answer {
-                schema: SCHEMA,
+        if context.output.json {
+            document::answer(&Answer {
                 version: VersionName::from(version),
                 differences: std::mem::take(&mut rows),
-            };
-            let text = serde_json::to_string_pretty(&answer).expect("plain data");
-            writeln!(out, "{text}").map_err(unwritten)?;
+            });
         }
         Ok(())
     })?;

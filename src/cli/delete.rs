@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 use super::deletion_args::{Changing, Delete, Gc, Pin, Undelete, Unpin};
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
 use super::progress::Progress;
-use super::rows::ranges;
+use super::rows::{VersionName, ranges};
 use super::stores::Opened;
-use super::{Context, owner, stores};
+use super::{Context, document, owner, stores};
 use crate::catalog::version::{describe, resolve};
 use crate::catalog::{StoreType, Version};
 use crate::config::keeping::Keeping;
@@ -24,6 +25,15 @@ use crate::store::Store;
 use crate::store::codec::Knobs;
 use crate::store::collect::Difference;
 use crate::time::When;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    store: &'a str,
+    versions: Vec<VersionName>,
+    done: bool,
+    gone_bytes: u64,
+    new_bytes: u64,
+}
 
 const NOT_FREED: &str =
     "; somebody is reading in the store, so the next run removes what is not needed";
@@ -77,10 +87,12 @@ impl Target {
         let Some(work) = &self.work else {
             return Ok(());
         };
+        let before = work.seen(dst)?;
         let seen = Seen {
-            store: state.store,
-            state: state.number,
-            owner: self.owner,
+            first: before.and_then(|seen| seen.first),
+            ran: before.and_then(|seen| seen.ran),
+            good: before.and_then(|seen| seen.good),
+            ..Seen::new(state.store, state.number, self.owner)
         };
         work.remember(dst, seen)
     }
@@ -109,7 +121,15 @@ pub fn delete(context: &Context, args: &Delete) -> Result<Exit, Error> {
     if !args.dry_run {
         target.remember(&args.changing.dst, &report.state)?;
     }
-    Ok(tell(context, &args.changing.dst, &report, &options))
+    let exit = tell(context, &args.changing.dst, &report, &options);
+    document::answer(&Answer {
+        store: &args.changing.dst,
+        versions: report.versions.iter().map(VersionName::from).collect(),
+        done: !args.dry_run,
+        gone_bytes: report.difference.gone_bytes,
+        new_bytes: report.difference.new_bytes,
+    });
+    Ok(exit)
 }
 
 /// Says what was deleted, or would be.
@@ -208,6 +228,12 @@ fn exact(name: &str) -> Option<When> {
     }
 }
 
+/// Versions that come back, or can.
+fn answer_versions<'a>(store: &str, versions: impl Iterator<Item = &'a Version>, done: bool) {
+    let versions: Vec<VersionName> = versions.map(VersionName::from).collect();
+    document::answer(&serde_json::json!({ "store": store, "versions": versions, "done": done }));
+}
+
 pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
     let target = Target::open(context, &args.changing)?;
     let (store, now) = (target.store(), Timestamp::now());
@@ -221,6 +247,11 @@ pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
                 describe(version)
             ));
         }
+        answer_versions(
+            &args.changing.dst,
+            found.iter().map(|(version, _)| version),
+            false,
+        );
         if found.is_empty() {
             return Err(Error::Refused(format!(
                 "{}: there is nothing to bring back",
@@ -239,6 +270,7 @@ pub fn undelete(context: &Context, args: &Undelete) -> Result<Exit, Error> {
     let report = delete::undelete(store, &wanted, &options, &Progress::new(context.output))?;
     target.remember(&args.changing.dst, &report.state)?;
     let names = names(&report.versions);
+    answer_versions(&args.changing.dst, report.versions.iter(), true);
     context
         .output
         .info(&format!("{}: {names} brought back", args.changing.dst));

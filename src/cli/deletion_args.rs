@@ -30,9 +30,6 @@ pub struct Prune {
     /// Not here but in this remote: which states stay there; without rules all that have a version of their own
     #[arg(long, value_name = "NAME")]
     pub remote: Option<String>,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub changing: Changing,
 }

@@ -8,9 +8,10 @@ use serde::Serialize;
 use similar::TextDiff;
 
 use super::args::Diff;
+use super::document;
 use super::exit::Exit;
 use super::output::{Output, unwritten};
-use super::rows::{self, MemberRow, SCHEMA, VersionName};
+use super::rows::{self, MemberRow, VersionName};
 use super::stores::Read;
 use super::{Context, stores};
 use crate::catalog::{Kind, Member};
@@ -168,7 +169,7 @@ impl Answer<'_> {
         if self.args.stat {
             return Ok(());
         }
-        if self.args.json {
+        if document::is_begun() {
             self.rows.push(ChangeRow {
                 change: change.word(),
                 from: old.map(MemberRow::from),
@@ -237,16 +238,15 @@ impl Answer<'_> {
     fn end(self) -> Result<(), Error> {
         let versions = &self.read.versions;
         let (from, to) = (&versions[self.indices.0], &versions[self.indices.1]);
-        if self.args.json {
+        if document::is_begun() {
             let answer = serde_json::json!({
-                "schema": SCHEMA,
                 "from": VersionName::from(from),
                 "to": VersionName::from(to),
                 "stat": self.stats,
                 "changes": self.rows,
             });
-            let text = serde_json::to_string_pretty(&answer).expect("plain data");
-            return writeln!(self.out, "{text}").map_err(unwritten);
+            document::answer(&answer);
+            return Ok(());
         }
         if !self.args.stat {
             return Ok(());

@@ -19,18 +19,23 @@ pub enum Exit {
     Damage,
     /// The command line or the configuration is wrong.
     Usage,
+    /// Stopped by this signal.
+    Stopped(u8),
+    /// What a Nagios plugin ends with: 0 to 3.
+    Plugin(u8),
 }
 
 impl Exit {
     /// How a command ended that ends with this error.
     pub fn of(error: &Error) -> Self {
         match error {
-            Error::Store(StoreError::Locked(_)) => Self::Locked,
+            Error::Store(StoreError::Locked(_) | StoreError::Running) => Self::Locked,
             Error::Store(StoreError::Damaged { .. }) => Self::Damage,
             Error::Store(_)
             | Error::Remote(_)
             | Error::Refused(_)
             | Error::Dump(_)
+            | Error::Program(_)
             | Error::File { .. } => Self::Failed,
             Error::Config { .. } | Error::Usage(_) => Self::Usage,
         }
@@ -55,7 +60,10 @@ impl Exit {
             Self::Failed,
             Self::Damage,
         ];
-        let rank = |exit: Self| order.iter().position(|other| *other == exit);
+        let rank = |exit: Self| {
+            let place = order.iter().position(|other| *other == exit);
+            place.unwrap_or(order.len())
+        };
         if rank(other) > rank(self) {
             other
         } else {
@@ -63,9 +71,38 @@ impl Exit {
         }
     }
 
+    /// The one that a program of ours ended with, as a number.
+    pub fn from_code(code: u8) -> Self {
+        let all = [
+            Self::Done,
+            Self::Warnings,
+            Self::Locked,
+            Self::Usage,
+            Self::Damage,
+        ];
+        let known = all.into_iter().find(|exit| exit.code() == code);
+        known.unwrap_or(Self::Failed)
+    }
+
+    /// What it comes to, in a word or two.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "FAILED",
+            Self::Usage => "CANNOT BE UNDERSTOOD",
+            Self::Warnings => "warnings",
+            Self::Locked => "in use by another run",
+            Self::Damage => "DAMAGE",
+            Self::Stopped(_) => "stopped",
+            Self::Plugin(_) => "a plugin's answer",
+        }
+    }
+
     /// The number that the shell sees.
     pub fn code(self) -> u8 {
         match self {
+            Self::Stopped(signal) => 128 + signal,
+            Self::Plugin(code) => code,
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
@@ -73,6 +110,12 @@ impl Exit {
             Self::Locked => 4,
             Self::Damage => 5,
         }
+    }
+}
+
+impl serde::Serialize for Exit {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.code())
     }
 }
 
@@ -121,6 +164,7 @@ mod tests {
                 },
                 2,
             ),
+            (Error::Program("p".into()), 1),
             (Error::Usage("u".into()), 2),
         ];
         for (error, code) in cases {

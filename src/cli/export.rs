@@ -21,6 +21,7 @@ pub fn run(context: &Context, args: &Export) -> Result<Exit, Error> {
         read::export(&read.store, &read.versions, index, out, name, &progress)
     };
     if args.file == Path::new("-") {
+        context.output.refuse_json()?;
         // Unlike a listing, an archive that nobody took whole is a failure.
         let mut out = BufWriter::new(std::io::stdout().lock());
         export(&mut out, Path::new("the standard output"))?;

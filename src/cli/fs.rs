@@ -52,6 +52,13 @@ pub fn run(context: &Context, args: &Fs) -> Result<Exit, Error> {
         keeping: config.keeping.clone(),
         allow_empty: args.allow_empty,
     };
+    let is_new = |pattern: &&String| !config.selection.read_special.contains(pattern);
+    if let Some(pattern) = args.read_special.iter().find(is_new) {
+        context.output.info(&format!(
+            "--read-special={pattern} holds for this run; READ_SPECIAL in {} for all",
+            work.path.join("config.toml").display()
+        ));
+    }
     let seen = work.seen_dir();
     job.run(context, &general, &mut |_| {
         let left_out = [&*general.root_path, &path, &seen];
@@ -69,20 +76,22 @@ pub fn general(context: &Context) -> Result<General, Error> {
     if let Some(general) = General::read(&context.config_dir)? {
         return Ok(general);
     }
-    let data = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute());
-    let root_path = match data {
-        Some(dir) => dir,
-        None => home()?.join(".local/share"),
-    };
-    let general = General::create(&context.config_dir, &root_path.join("btw-backup"))?;
+    let general = General::create(&context.config_dir, &usual_root()?)?;
     context.output.info(&format!(
         "backups go to {} (ROOT_PATH in {})",
         general.root_path.display(),
         context.config_dir.join("config.toml").display()
     ));
     Ok(general)
+}
+
+/// Where stores go if nobody says anything else.
+pub fn usual_root() -> Result<PathBuf, Error> {
+    let data = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute());
+    let data = data.map_or_else(|| home().map(|home| home.join(".local/share")), Ok)?;
+    Ok(data.join("btw-backup"))
 }
 
 /// A source must not lie in a store; the root may lie within the source, and is left out then.
@@ -216,7 +225,7 @@ fn tree(args: &Fs, left_out: &[&Path], config: SourceConfig, path: PathBuf) -> T
         path,
         selection: Selection {
             leave_out,
-            read_special: args.read_special.clone(),
+            read_special: [&config.selection.read_special[..], &args.read_special].concat(),
             ..config.selection
         },
         detection,

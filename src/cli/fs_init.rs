@@ -1,10 +1,10 @@
 //! `fs-init`: make the working directory of a source.
 
-use super::Context;
 use super::args::FsInit;
 use super::exit::Exit;
+use super::{Context, document};
 use crate::config::workdir::{self, Workdir};
-use crate::error::Error;
+use crate::error::{Error, printable};
 
 pub fn run(context: &Context, args: &FsInit) -> Result<Exit, Error> {
     workdir::normal(&args.src)?;
@@ -12,5 +12,8 @@ pub fn run(context: &Context, args: &FsInit) -> Result<Exit, Error> {
     context
         .output
         .info(&format!("created {}", made.path.display()));
+    document::answer(
+        &serde_json::json!({ "directory": printable(made.path.as_os_str().as_encoded_bytes()) }),
+    );
     Ok(Exit::Done)
 }

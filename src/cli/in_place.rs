@@ -4,10 +4,11 @@ use serde::Serialize;
 
 use super::args::Restore;
 use super::compare::selection;
+use super::document;
 use super::exit::Exit;
 use super::output::{Output, unwritten};
 use super::progress::Progress;
-use super::rows::{SCHEMA, VersionName};
+use super::rows::VersionName;
 use super::stores::Read;
 use super::{Context, owner, restore as fresh, stores};
 use crate::catalog::version::describe;
@@ -23,7 +24,6 @@ struct Row {
 
 #[derive(Serialize)]
 struct Answer {
-    schema: u32,
     version: VersionName,
     actions: Vec<Row>,
 }
@@ -59,7 +59,7 @@ pub fn run(
     let versions = &read.versions;
     let restore = InPlace::plan(&read.store, versions, index, &options, over, &progress)?;
     if args.dry_run {
-        return preview(args, read, index, &restore);
+        return preview(context, read, index, &restore);
     }
     let done = restore.run(&progress)?;
     let version = &versions[index];
@@ -87,7 +87,7 @@ pub fn run(
 
 /// Shows what would be done.
 fn preview(
-    args: &Restore,
+    context: &Context,
     read: &Read,
     index: usize,
     restore: &InPlace<'_>,
@@ -101,20 +101,17 @@ fn preview(
                 Action::Remove => "remove",
             };
             let path = printable(if path.is_empty() { b"." } else { path });
-            if args.json {
+            if context.output.json {
                 actions.push(Row { action, path });
                 return Ok(());
             }
             writeln!(out, "{action:<6} {path}").map_err(unwritten)
         })?;
-        if args.json {
-            let answer = Answer {
-                schema: SCHEMA,
+        if context.output.json {
+            document::answer(&Answer {
                 version: VersionName::from(&read.versions[index]),
                 actions: std::mem::take(&mut actions),
-            };
-            let text = serde_json::to_string_pretty(&answer).expect("plain data");
-            writeln!(out, "{text}").map_err(unwritten)?;
+            });
         }
         Ok(())
     })?;

@@ -4,11 +4,12 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::args::List;
+use super::document;
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
 use super::remotes::{self, Remotes};
-use super::rows::SCHEMA;
+use super::rows::VersionRow as Row;
 use super::{Context, stores};
 use crate::catalog::version::describe;
 use crate::catalog::{Version, VersionKind};
@@ -22,7 +23,6 @@ use crate::time::rfc3339;
 
 #[derive(Serialize)]
 struct AllStores {
-    schema: u32,
     stores: Vec<OneStore>,
 }
 
@@ -35,7 +35,6 @@ struct OneStore {
 
 #[derive(Serialize)]
 struct StoreAnswer {
-    schema: u32,
     versions: Vec<Row>,
     verified: Option<VerifiedRow>,
     pins: Vec<PinRow>,
@@ -72,61 +71,28 @@ impl From<&Verified> for VerifiedRow {
     }
 }
 
-#[derive(Serialize)]
-struct Row {
-    seq: u64,
-    timestamp: String,
-    kind: &'static str,
-    stored: &'static str,
-    stream: &'static str,
-    archive: Option<String>,
-    size_bytes: u64,
-    added_bytes: u64,
-    stored_bytes: u64,
-    members: u64,
-    partial: bool,
-}
-
-impl From<&Version> for Row {
-    fn from(version: &Version) -> Self {
-        Self {
-            seq: version.seq,
-            timestamp: rfc3339(version.time),
-            kind: version.kind.word(),
-            stored: version.stored_word(),
-            stream: version.stream.word(),
-            archive: version.archive().map(str::to_owned),
-            size_bytes: version.size_bytes,
-            added_bytes: version.added_bytes,
-            stored_bytes: version.stored_bytes(),
-            members: version.members,
-            partial: version.is_partial(),
-        }
-    }
-}
-
 pub fn run(context: &Context, args: &List) -> Result<Exit, Error> {
     let remotes = Remotes::existing(context)?;
     let dst = args.dst.as_deref().unwrap_or_default();
     if let Some(mirror) = remotes.chosen(dst, args.remote.as_deref())? {
         return match remotes::open_store(&mirror, None, args.state) {
-            Ok(store) => one(args, &store),
-            Err(Error::Refused(_)) if args.state.is_none() => in_remote(args, &mirror),
+            Ok(store) => one(context, &store),
+            Err(Error::Refused(_)) if args.state.is_none() => in_remote(context, &mirror),
             Err(error) => Err(error),
         };
     }
     let general = stores::existing_config(context)?;
     match &args.dst {
         Some(dst) => one(
-            args,
+            context,
             &stores::as_of(stores::open(&general, dst)?, args.state)?,
         ),
-        None => all(args, &general),
+        None => all(context, &general),
     }
 }
 
 /// The stores in a directory of a remote.
-fn in_remote(args: &List, mirror: &Mirror) -> Result<Exit, Error> {
+fn in_remote(context: &Context, mirror: &Mirror) -> Result<Exit, Error> {
     let names = remotes::stores_in(mirror)?;
     if names.is_empty() {
         let name = mirror.name();
@@ -144,24 +110,23 @@ fn in_remote(args: &List, mirror: &Mirror) -> Result<Exit, Error> {
             }
         }
     }
-    show_all(args, &found)?;
+    show_all(context, &found)?;
     Ok(exit)
 }
 
-fn one(args: &List, store: &Store) -> Result<Exit, Error> {
+fn one(context: &Context, store: &Store) -> Result<Exit, Error> {
     let versions = versions(store)?;
     let verified = store.verified();
     let pins = store.current()?.pins;
-    if args.json {
-        print_json(&StoreAnswer {
-            schema: SCHEMA,
+    if context.output.json {
+        document::answer(&StoreAnswer {
             versions: versions.iter().map(Row::from).collect(),
             verified: verified.as_ref().map(VerifiedRow::from),
             pins: pins
                 .into_iter()
                 .map(|Pin { seq, note }| PinRow { seq, note })
                 .collect(),
-        })?;
+        });
     } else {
         let zone = TimeZone::system();
         let mut text = table(&versions, &zone);
@@ -180,7 +145,7 @@ fn one(args: &List, store: &Store) -> Result<Exit, Error> {
 }
 
 /// A store that cannot be read does not hide the others; the worst result counts.
-fn all(args: &List, general: &General) -> Result<Exit, Error> {
+fn all(context: &Context, general: &General) -> Result<Exit, Error> {
     stores::require_root(general)?;
     let mut exit = Exit::Done;
     let mut found = Vec::new();
@@ -201,22 +166,21 @@ fn all(args: &List, general: &General) -> Result<Exit, Error> {
             }
         }
     }
-    show_all(args, &found)?;
+    show_all(context, &found)?;
     Ok(exit)
 }
 
 /// Stores: names, places, versions.
-fn show_all(args: &List, found: &[(String, String, Vec<Version>)]) -> Result<(), Error> {
-    if args.json {
+fn show_all(context: &Context, found: &[(String, String, Vec<Version>)]) -> Result<(), Error> {
+    if context.output.json {
         let stores = found.iter().map(|(name, path, versions)| OneStore {
             name: name.clone(),
             path: path.clone(),
             versions: versions.iter().map(Row::from).collect(),
         });
-        print_json(&AllStores {
-            schema: SCHEMA,
+        document::answer(&AllStores {
             stores: stores.collect(),
-        })?;
+        });
     } else {
         for (name, _, versions) in found {
             Output::answer(&summary(name, versions))?;
@@ -228,11 +192,6 @@ fn show_all(args: &List, found: &[(String, String, Vec<Version>)]) -> Result<(),
 fn versions(store: &Store) -> Result<Vec<Version>, Error> {
     let _guard = store.lock_reader()?;
     Ok(store.versions(&store.current()?)?)
-}
-
-fn print_json(value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value).expect("plain data");
-    Output::answer(&format!("{text}\n"))
 }
 
 fn verified_line(verified: &Verified, zone: &TimeZone) -> String {

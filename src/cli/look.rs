@@ -4,9 +4,10 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::args::{Cat, Find, History, Ls};
+use super::document;
 use super::exit::Exit;
 use super::output::{Output, unwritten};
-use super::rows::{self, JsonRows, MemberRow, SCHEMA, VersionName};
+use super::rows::{self, JsonRows, MemberRow, VersionName};
 use super::{Context, stores};
 use crate::catalog::{Kind, Member, Version};
 use crate::error::{Error, printable};
@@ -22,7 +23,7 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Exit, Error> {
     Output::answer_with(|out| {
         let mut rows = JsonRows::begin(version);
         let see = &mut |member: &Member| {
-            let line = if args.json {
+            let line = if context.output.json {
                 rows.row(member)
             } else if args.long {
                 format!("{}\n", rows::long(member, &zone))
@@ -39,7 +40,7 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Exit, Error> {
             args.recursive,
             see,
         )?;
-        if args.json {
+        if context.output.json {
             out.write_all(rows.end().as_bytes()).map_err(unwritten)?;
         }
         Ok(())
@@ -48,6 +49,7 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Exit, Error> {
 }
 
 pub fn cat(context: &Context, args: &Cat) -> Result<Exit, Error> {
+    context.output.refuse_json()?;
     let read = stores::open_to_read(context, &args.reading)?;
     let index = read.index(context, &args.at.at)?;
     let path = read.file(index, args.path.as_ref())?;
@@ -64,22 +66,18 @@ struct SpanRow {
 
 #[derive(Serialize)]
 struct Spans {
-    schema: u32,
     spans: Vec<SpanRow>,
 }
 
-fn print_json(versions: &[Version], spans: &[Span]) -> Result<(), Error> {
+fn answer(versions: &[Version], spans: &[Span]) {
     let rows = spans.iter().map(|span| SpanRow {
         first: VersionName::from(&versions[span.first]),
         last: VersionName::from(&versions[span.last]),
         member: MemberRow::from(&span.member),
     });
-    let spans = Spans {
-        schema: SCHEMA,
+    document::answer(&Spans {
         spans: rows.collect(),
-    };
-    let text = serde_json::to_string_pretty(&spans).expect("plain data");
-    Output::answer(&format!("{text}\n"))
+    });
 }
 
 /// A line for versions in which a path was the same.
@@ -133,8 +131,8 @@ pub fn history(context: &Context, args: &History) -> Result<Exit, Error> {
         // What is near is named.
         paths::find(&read.store, &read.versions, &versions[last], &path)?;
     }
-    if args.json {
-        print_json(versions, &spans)?;
+    if context.output.json {
+        answer(versions, &spans);
         return Ok(Exit::Done);
     }
     let zone = TimeZone::system();
@@ -153,8 +151,8 @@ pub fn find(context: &Context, args: &Find) -> Result<Exit, Error> {
     let versions = &read.versions[..=last];
     let patterns = Patterns::new("PATTERN", std::slice::from_ref(&args.pattern))?;
     let found = look::find(&read.store, versions, &patterns)?;
-    if args.json {
-        print_json(versions, &found.concat())?;
+    if context.output.json {
+        answer(versions, &found.concat());
     } else {
         let zone = TimeZone::system();
         Output::answer_with(|out| {

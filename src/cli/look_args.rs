@@ -56,9 +56,6 @@ pub struct Ls {
     /// Show everything below
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
     /// A path below the source [default: the source itself]
@@ -79,9 +76,6 @@ pub struct Cat {
 pub struct Find {
     #[command(flatten)]
     pub at: UpTo,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
     /// A name, or a pattern as in EXCLUDE: *.odt anywhere, /docs/* from the source on
@@ -92,9 +86,6 @@ pub struct Find {
 pub struct History {
     #[command(flatten)]
     pub at: UpTo,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
     /// A path below the source
@@ -119,11 +110,8 @@ pub struct Diff {
     #[arg(long, conflicts_with = "patch")]
     pub stat: bool,
     /// Show the lines that differ in small text files
-    #[arg(short, long, conflicts_with = "json")]
+    #[arg(short, long)]
     pub patch: bool,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
     /// Only what is at or below this path
@@ -134,9 +122,6 @@ pub struct Diff {
 pub struct Compare {
     #[command(flatten)]
     pub at: At,
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub reading: Reading,
     /// The source: the directory or file that was backed up

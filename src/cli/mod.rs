@@ -3,13 +3,16 @@
 mod args;
 mod backing;
 mod compare;
+mod config;
 mod delete;
 mod deletion_args;
 mod diff;
+mod document;
 mod donors;
 mod draw;
 mod dump;
 mod dump_args;
+mod ebs;
 mod exit;
 mod export;
 mod fs;
@@ -19,6 +22,8 @@ mod in_place;
 mod list;
 mod look;
 mod look_args;
+mod manual;
+mod notify;
 mod output;
 mod owner;
 mod plot;
@@ -29,15 +34,20 @@ mod remotes;
 mod repair;
 mod restore;
 mod rows;
+mod run;
+mod schedule;
+mod scrub;
+mod status;
 mod stores;
 mod sync;
+mod sync_state;
 mod verify;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::error::Error;
 use args::{Args, Command};
@@ -48,25 +58,61 @@ use output::Output;
 struct Context {
     config_dir: PathBuf,
     output: Output,
+    /// How many threads were asked for.
+    threads: Option<NonZeroUsize>,
 }
 
 /// Runs the command that was typed.
 pub fn run() -> ExitCode {
     // Nothing that this program creates is for others to read.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let args = Args::parse();
-    let output = Output::new(args.quiet, args.verbose);
-    let exit = match execute(args, output) {
-        Ok(exit) => exit,
-        Err(error) => {
-            Output::error(&error);
-            Exit::of(&error)
-        }
-    };
-    exit.into()
+    let typed = Args::command().get_matches();
+    let args = Args::from_arg_matches(&typed).unwrap_or_else(|error| error.exit());
+    if args.json {
+        document::begin(&command_name(&typed));
+    }
+    let exit = ended(execute(args));
+    let written = document::end(exit).map(|()| exit);
+    exit.or(ended(written)).into()
 }
 
-fn execute(args: Args, output: Output) -> Result<Exit, Error> {
+/// The words of the command: `list`, `config show`.
+fn command_name(typed: &ArgMatches) -> String {
+    let mut words = Vec::new();
+    let mut typed = typed.subcommand();
+    while let Some((word, below)) = typed {
+        words.push(word);
+        typed = below.subcommand();
+    }
+    words.join(" ")
+}
+
+fn ended(result: Result<Exit, Error>) -> Exit {
+    result.unwrap_or_else(|error| {
+        Output::error(&error);
+        Exit::of(&error)
+    })
+}
+
+fn execute(args: Args) -> Result<Exit, Error> {
+    let output = Output {
+        quiet: args.quiet,
+        verbose: args.verbose,
+        json: args.json,
+    };
+    let config_dir = match args.config_dir {
+        Some(dir) => dir,
+        None => home()?.join(".btw-backup"),
+    };
+    let context = Context {
+        config_dir,
+        output,
+        threads: args.threads,
+    };
+    // What works when nothing else does.
+    if let Command::Status(args) = &args.command {
+        return status::run(&context, args);
+    }
     let threads = args.threads.map_or(0, NonZeroUsize::get);
     let built = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -74,11 +120,6 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
     built.map_err(|error| {
         Error::Refused(format!("Cannot start threads: {error}; are memory or processes limited? --threads 1 needs the least"))
     })?;
-    let config_dir = match args.config_dir {
-        Some(dir) => dir,
-        None => home()?.join(".btw-backup"),
-    };
-    let context = Context { config_dir, output };
     owner::refuse_foreign_config(&context)?;
     match args.command {
         Command::FsInit(args) => fs_init::run(&context, &args),
@@ -103,7 +144,16 @@ fn execute(args: Args, output: Output) -> Result<Exit, Error> {
         Command::Gc(args) => delete::gc(&context, &args),
         Command::Repair(args) => repair::run(&context, &args),
         Command::Sync(args) => sync::run(&context, &args),
-        Command::SyncState(args) => sync::state(&context, &args),
+        Command::SyncState(args) => sync_state::run(&context, &args),
+        Command::Run(args) => run::run(&context, &args),
+        Command::Status(args) => status::run(&context, &args),
+        Command::Ebs(args) => ebs::run(&context, &args),
+        Command::Notify(args) => notify::run(&context, &args),
+        Command::Schedule(args) => schedule::run(&context, &args),
+        Command::Config(args) => config::run(&context, &args),
+        Command::Completions(args) => manual::completions(&context, &args),
+        Command::Man(args) => manual::man(&context, &args),
+        Command::Schema => manual::schema(),
         Command::Pin(args) => delete::pin(&context, &args),
         Command::Unpin(args) => delete::unpin(&context, &args),
     }

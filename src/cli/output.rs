@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use super::document::{self, Level};
 use crate::error::{Error, with_causes};
 use crate::ops::backup::NotKept;
 
@@ -12,16 +13,14 @@ const NAME: &str = "btw-backup";
 pub struct Output {
     pub quiet: bool,
     pub verbose: bool,
+    /// What is said goes into a document.
+    pub json: bool,
 }
 
 impl Output {
-    pub fn new(quiet: bool, verbose: bool) -> Self {
-        Self { quiet, verbose }
-    }
-
     /// A result, unless the user wants silence.
     pub fn info(self, text: &str) {
-        if !self.quiet {
+        if !document::say(Level::Info, text) && !self.quiet {
             let _ = writeln!(std::io::stdout(), "{NAME}: {text}");
         }
     }
@@ -44,7 +43,7 @@ impl Output {
 
     /// A remark beside an answer: to standard error, so that it is not taken for a part of it.
     pub fn remark(self, text: &str) {
-        if !self.quiet {
+        if !document::say(Level::Info, text) && !self.quiet {
             let _ = writeln!(std::io::stderr(), "{NAME}: {text}");
         }
     }
@@ -53,18 +52,29 @@ impl Output {
     pub fn answer_with(
         answer: impl FnOnce(&mut dyn std::io::Write) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        if document::is_begun() {
+            let mut out = Rows::default();
+            return match answer(&mut out) {
+                Err(error) if is_broken_pipe(&error) => Ok(()),
+                result => result.and_then(|()| Self::answer(&String::from_utf8_lossy(&out.text))),
+            };
+        }
         let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
         let result = answer(&mut out).and_then(|()| out.flush().map_err(unwritten));
         match result {
-            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
-                Ok(())
-            }
+            Err(error) if is_broken_pipe(&error) => Ok(()),
             result => result,
         }
     }
 
     /// What was asked for: printed even when quiet, without the program's name.
     pub fn answer(text: &str) -> Result<(), Error> {
+        if document::is_begun() {
+            for line in text.lines() {
+                document::say(Level::Info, line);
+            }
+            return Ok(());
+        }
         let written = std::io::stdout()
             .write_all(text.as_bytes())
             .and_then(|()| std::io::stdout().flush());
@@ -75,6 +85,16 @@ impl Output {
         }
     }
 
+    /// Content that goes to the standard output leaves no place for a document.
+    pub fn refuse_json(self) -> Result<(), Error> {
+        if self.json {
+            return Err(Error::Usage(
+                "--json cannot be used where content is written to the standard output".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Something for those who want to know more.
     pub fn detail(text: &str) {
         let _ = writeln!(std::io::stderr(), "{text}");
@@ -82,17 +102,47 @@ impl Output {
 
     /// Something that needs attention.
     pub fn warning(text: &str) {
+        document::say(Level::Warning, text);
         let _ = writeln!(std::io::stderr(), "{NAME}: warning: {text}");
     }
 
     /// An error about one of several things.
     pub fn error_of(name: &str, error: &Error) {
-        let _ = writeln!(std::io::stderr(), "{NAME}: {name}: {}", with_causes(error));
+        Self::fault(&format!("{name}: {}", with_causes(error)));
     }
 
     /// An error with its causes.
     pub fn error(error: &Error) {
-        let _ = writeln!(std::io::stderr(), "{NAME}: {}", with_causes(error));
+        Self::fault(&with_causes(error));
+    }
+
+    fn fault(text: &str) {
+        document::say(Level::Error, text);
+        let _ = writeln!(std::io::stderr(), "{NAME}: {text}");
+    }
+}
+
+/// Who reads no further has what was wanted.
+fn is_broken_pipe(error: &Error) -> bool {
+    matches!(error, Error::File { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Where an answer goes while a document is made: its list to the standard output at once, other text into messages.
+#[derive(Default)]
+struct Rows {
+    text: Vec<u8>,
+}
+
+impl std::io::Write for Rows {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if document::is_streamed() {
+            return std::io::stdout().write(bytes);
+        }
+        self.text.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush()
     }
 }
 

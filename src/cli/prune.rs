@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::delete::{Target, options, tell, warn};
 use super::deletion_args::Prune;
+use super::document;
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::{Output, unwritten};
 use super::progress::Progress;
-use super::rows::{SCHEMA, VersionName};
+use super::rows::VersionName;
 use super::{Context, prune_remote};
 use crate::catalog::Version;
 use crate::catalog::version::describe;
@@ -32,7 +33,6 @@ struct Row {
 
 #[derive(Serialize)]
 struct Answer {
-    schema: u32,
     verdicts: Vec<Row>,
     deleted: bool,
     /// Of what nothing names any more.
@@ -63,18 +63,17 @@ pub fn run(context: &Context, args: &Prune) -> Result<Exit, Error> {
     if let Some(report) = report.as_ref().filter(|_| !args.dry_run) {
         target.remember(&args.changing.dst, &report.state)?;
     }
-    if args.json {
-        let answer = answer(&versions, &verdicts, report.as_ref(), args.dry_run);
-        Output::answer(&format!("{answer}\n"))?;
+    if context.output.json {
+        document::answer(&answer(&versions, &verdicts, report.as_ref(), args.dry_run));
     } else if args.dry_run || context.output.verbose {
         show(&versions, &verdicts)?;
     }
-    if args.dry_run && !args.json {
+    if args.dry_run && !context.output.json {
         Output::answer(&summary(&verdicts, report.as_ref()))?;
     }
     Ok(match report {
-        Some(report) if args.json => warn(&report.problems),
-        _ if args.json || args.dry_run => Exit::Done,
+        Some(report) if context.output.json => warn(&report.problems),
+        _ if context.output.json || args.dry_run => Exit::Done,
         None => {
             let count = versions.len();
             context
@@ -136,20 +135,18 @@ fn answer(
     verdicts: &[Verdict],
     report: Option<&Report>,
     dry_run: bool,
-) -> String {
+) -> Answer {
     let rows = versions.iter().zip(verdicts).map(|(version, verdict)| Row {
         version: VersionName::from(version),
         stays: verdict.stays,
         reasons: verdict.reasons.clone(),
     });
-    let answer = Answer {
-        schema: SCHEMA,
+    Answer {
         verdicts: rows.collect(),
         deleted: !dry_run && report.is_some(),
         gone_bytes: report.map_or(0, |report| report.difference.gone_bytes),
         new_bytes: report.map_or(0, |report| report.difference.new_bytes),
-    };
-    serde_json::to_string_pretty(&answer).expect("plain data")
+    }
 }
 
 fn show(versions: &[Version], verdicts: &[Verdict]) -> Result<(), Error> {

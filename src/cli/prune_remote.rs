@@ -4,11 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::deletion_args::Prune;
+use super::document;
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
 use super::remotes::Remotes;
-use super::rows::SCHEMA;
 use super::{Context, stores};
 use crate::config::remote::Keep;
 use crate::config::sync_state::SyncState;
@@ -33,7 +33,6 @@ struct Row {
 
 #[derive(Serialize)]
 struct Answer {
-    schema: u32,
     states: Vec<Row>,
     files: u64,
     bytes: u64,
@@ -78,8 +77,8 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
             .and_then(|store| store.state_numbers().ok()?.pop()),
     };
     let plan = thin_remote::plan(&mirror, policy, known, (grace, Timestamp::now()))?;
-    if args.json {
-        print_json(&plan, !args.dry_run)?;
+    if context.output.json {
+        document::answer(&answer(&plan, !args.dry_run));
     } else if args.dry_run || context.output.verbose {
         show(&plan)?;
     }
@@ -87,7 +86,7 @@ pub fn run(context: &Context, args: &Prune, name: &str) -> Result<Exit, Error> {
         return Ok(Exit::Done);
     }
     perform(local.as_ref(), &mirror, &plan)?;
-    if !args.json {
+    if !context.output.json {
         context.output.info(&summary(&mirror, &plan));
     }
     Ok(Exit::Done)
@@ -169,7 +168,7 @@ fn show(plan: &Plan) -> Result<(), Error> {
     Output::answer(&text)
 }
 
-fn print_json(plan: &Plan, removed: bool) -> Result<(), Error> {
+fn answer(plan: &Plan, removed: bool) -> Answer {
     let states = plan.verdicts.iter().map(|verdict| Row {
         state: verdict.number,
         timestamp: rfc3339(verdict.time),
@@ -177,14 +176,11 @@ fn print_json(plan: &Plan, removed: bool) -> Result<(), Error> {
         reasons: verdict.reasons.clone(),
         versions: verdict.versions.clone(),
     });
-    let answer = Answer {
-        schema: SCHEMA,
+    Answer {
         states: states.collect(),
         files: plan.doomed.len() as u64,
         bytes: plan.bytes(),
         lost_versions: plan.lost_versions().into_iter().collect(),
         removed,
-    };
-    let text = serde_json::to_string_pretty(&answer).expect("plain data");
-    Output::answer(&format!("{text}\n"))
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::backing::Writing;
 use super::donors::{donors, refuse_others};
@@ -12,7 +13,7 @@ use super::output::Output;
 use super::progress::Progress;
 use super::remotes::Remotes;
 use super::stores::Opened;
-use super::{Context, args, fs, owner, stores, verify as verifying};
+use super::{Context, args, document, fs, owner, stores, verify as verifying};
 use crate::config::general::General;
 use crate::config::workdir::Workdir;
 use crate::error::Error;
@@ -36,6 +37,14 @@ pub struct Repair {
     pub user: Option<String>,
     /// The store, a path below `ROOT_PATH`; one that is gone is brought back
     pub dst: String,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    store: &'a str,
+    sound: bool,
+    /// What is damaged here and nowhere whole.
+    lost: Vec<&'a str>,
 }
 
 /// So many times what was found only after something else was mended is looked at, too.
@@ -75,6 +84,11 @@ pub fn run(context: &Context, args: &Repair) -> Result<Exit, Error> {
     }
     let report = by_source(context, &general, opened, report, args)?;
     tell_of_lost(&args.dst, &report)?;
+    document::answer(&Answer {
+        store: &args.dst,
+        sound: report.is_sound(),
+        lost: report.faults.iter().map(|fault| &*fault.detail).collect(),
+    });
     Ok(if report.is_sound() {
         exit
     } else {
@@ -329,6 +343,7 @@ fn by_source(
         writing: Writing {
             adopt: false,
             wait: args.wait,
+            no_sync: false,
             user: args.user.clone(),
         },
         dry_run: false,

@@ -4,13 +4,15 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use jiff::tz::TimeZone;
+use serde::Serialize;
 
 use super::args::Restore;
+use super::document;
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::{Output, unwritten};
 use super::progress::Progress;
-use super::rows::{self, JsonRows};
+use super::rows::{self, JsonRows, VersionName};
 use super::stores::Read;
 use super::{Context, in_place, stores};
 use crate::catalog::Version;
@@ -20,6 +22,16 @@ use crate::ops::read;
 use crate::ops::restore::{self, Choice};
 use crate::tree::owners::OwnerRule;
 use crate::tree::select::Patterns;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    version: VersionName,
+    partial: bool,
+    /// What should be there and is not.
+    missing: &'a [String],
+    /// What is there, but not in every way as it was.
+    problems: &'a [String],
+}
 
 /// What is put into a store would be removed from there, or harm it.
 pub(super) fn refuse_stores(target: &Path) -> Result<(), Error> {
@@ -44,6 +56,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
     let index = read.index(context, &args.at.at)?;
     let choice = choice(context, args, &read)?;
     if args.target == Path::new("-") {
+        context.output.refuse_json()?;
         return to_output(args, &read, index);
     }
     if args.in_place {
@@ -54,7 +67,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Exit, Error> {
         return in_place::run(context, args, &read, index, &choice);
     }
     if args.dry_run {
-        return preview(args, &read, index, &choice);
+        return preview(context, args, &read, index, &choice);
     }
     refuse_stores(&args.target)?;
     let report = restore::restore(
@@ -118,6 +131,12 @@ pub(super) fn tell(
     for line in missing.iter().chain(problems) {
         Output::warning(line);
     }
+    document::answer(&Answer {
+        version: VersionName::from(version),
+        partial: version.is_partial(),
+        missing,
+        problems,
+    });
     match (missing.is_empty(), is_damaged) {
         (true, _) => Exit::done(problems),
         (false, false) => Exit::Failed,
@@ -151,7 +170,13 @@ fn choice(context: &Context, args: &Restore, read: &Read) -> Result<Choice, Erro
 }
 
 /// Shows what would be made.
-fn preview(args: &Restore, read: &Read, index: usize, choice: &Choice) -> Result<Exit, Error> {
+fn preview(
+    context: &Context,
+    args: &Restore,
+    read: &Read,
+    index: usize,
+    choice: &Choice,
+) -> Result<Exit, Error> {
     let zone = TimeZone::system();
     let (mut members, mut bytes) = (0_u64, 0);
     Output::answer_with(|out| {
@@ -159,14 +184,14 @@ fn preview(args: &Restore, read: &Read, index: usize, choice: &Choice) -> Result
         restore::preview(&read.store, &read.versions, index, choice, &mut |member| {
             members += 1;
             bytes += member.content.size;
-            let line = if args.json {
+            let line = if context.output.json {
                 rows.row(member)
             } else {
                 format!("{}\n", rows::long(member, &zone))
             };
             out.write_all(line.as_bytes()).map_err(unwritten)
         })?;
-        let end = if args.json {
+        let end = if context.output.json {
             rows.end()
         } else {
             format!(

@@ -1,16 +1,16 @@
 //! Members and versions as rows, for people and for programs.
 
+use std::ffi::OsString;
+
 use base64::Engine as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::document;
 use crate::catalog::{Kind, Member, Version};
 use crate::error::printable;
 use crate::time::rfc3339;
-
-/// The form of all answers for programs.
-pub const SCHEMA: u32 = 1;
 
 /// A member for programs.
 #[derive(Serialize)]
@@ -73,6 +73,40 @@ impl From<&Version> for VersionName {
     }
 }
 
+/// A version for programs.
+#[derive(Serialize)]
+pub struct VersionRow {
+    seq: u64,
+    timestamp: String,
+    kind: &'static str,
+    stored: &'static str,
+    stream: &'static str,
+    archive: Option<String>,
+    size_bytes: u64,
+    added_bytes: u64,
+    stored_bytes: u64,
+    members: u64,
+    partial: bool,
+}
+
+impl From<&Version> for VersionRow {
+    fn from(version: &Version) -> Self {
+        Self {
+            seq: version.seq,
+            timestamp: rfc3339(version.time),
+            kind: version.kind.word(),
+            stored: version.stored_word(),
+            stream: version.stream.word(),
+            archive: version.archive().map(str::to_owned),
+            size_bytes: version.size_bytes,
+            added_bytes: version.added_bytes,
+            stored_bytes: version.stored_bytes(),
+            members: version.members,
+            partial: version.is_partial(),
+        }
+    }
+}
+
 /// Many members for programs, one document written row by row.
 pub struct JsonRows {
     head: String,
@@ -82,9 +116,9 @@ pub struct JsonRows {
 impl JsonRows {
     /// Members of a version.
     pub fn begin(version: &Version) -> Self {
-        let name = serde_json::to_string(&VersionName::from(version)).expect("plain data");
+        let version = VersionName::from(version);
         Self {
-            head: format!("{{\"schema\": {SCHEMA}, \"version\": {name}, \"members\": ["),
+            head: document::open_list(&serde_json::json!({ "version": version }), "members"),
             is_first: true,
         }
     }
@@ -93,14 +127,34 @@ impl JsonRows {
     pub fn row(&mut self, member: &Member) -> String {
         let row = serde_json::to_string(&MemberRow::from(member)).expect("plain data");
         let comma = if self.is_first { "" } else { "," };
+        if self.is_first {
+            document::begin_list();
+        }
         self.is_first = false;
         format!("{}{comma}\n{row}", std::mem::take(&mut self.head))
     }
 
     /// The end of the document.
     pub fn end(self) -> String {
-        format!("{}\n]}}\n", self.head)
+        if self.is_first {
+            document::begin_list();
+        }
+        format!("{}{}", self.head, document::close_list())
     }
+}
+
+/// A command as it can be typed.
+pub fn shell_words(args: &[OsString]) -> String {
+    let word = |arg: &OsString| {
+        let text = printable(arg.as_encoded_bytes());
+        let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
+        if !text.is_empty() && text.chars().all(is_plain) {
+            text
+        } else {
+            format!("'{}'", text.replace('\'', "'\\''"))
+        }
+    };
+    args.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// The word for a kind of member.

@@ -307,6 +307,10 @@ pub fn find(root: &Path) -> (Vec<String>, Vec<Error>) {
             }
         };
         for entry in entries.flatten() {
+            // Only root can look into it.
+            if entry.file_name() == "lost+found" {
+                continue;
+            }
             let path = below.join(entry.file_name());
             if is_store(&root.join(&path)) {
                 found.push(path.display().to_string());

@@ -1,13 +1,16 @@
-//! `sync`, `sync-state`: copies of stores in remotes.
+//! `sync`: copies of stores in remotes.
+
+use std::cell::RefCell;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
 use super::progress::Progress;
 use super::remotes::Remotes;
-use super::{Context, owner, prune_remote, stores};
+use super::{Context, document, owner, prune_remote, stores};
 use crate::config::general::General;
 use crate::config::sync_state::SyncState;
 use crate::error::{Error, StoreError, with_causes};
@@ -32,17 +35,6 @@ pub struct Sync {
     pub wait: bool,
     /// The stores, paths below `ROOT_PATH` [default: all whose copies are not up to date]
     pub dst: Vec<String>,
-}
-
-#[derive(clap::Args)]
-#[group(required = true, multiple = false)]
-pub struct SyncStateArgs {
-    /// Show what is to be copied
-    #[arg(long)]
-    pub list: bool,
-    /// Forget what was copied, so that the next sync asks the remotes; refused while something is to be copied
-    #[arg(long)]
-    pub reset: bool,
 }
 
 pub fn run(context: &Context, args: &Sync) -> Result<Exit, Error> {
@@ -72,6 +64,7 @@ pub fn run(context: &Context, args: &Sync) -> Result<Exit, Error> {
         general: &general,
         remotes: &remotes,
         journal: SyncState::new(&context.config_dir),
+        copies: RefCell::default(),
     };
     for dst in &names {
         for name in remotes.names() {
@@ -88,7 +81,19 @@ pub fn run(context: &Context, args: &Sync) -> Result<Exit, Error> {
             }
         }
     }
+    document::answer(&serde_json::json!({ "copies": job.copies.take() }));
     Ok(exit)
+}
+
+/// What became of a copy.
+#[derive(Serialize)]
+struct CopyRow {
+    store: String,
+    remote: String,
+    state: u64,
+    files: u64,
+    bytes: u64,
+    done: bool,
 }
 
 struct Job<'a> {
@@ -96,6 +101,7 @@ struct Job<'a> {
     general: &'a General,
     remotes: &'a Remotes,
     journal: SyncState,
+    copies: RefCell<Vec<CopyRow>>,
 }
 
 impl Job<'_> {
@@ -129,6 +135,7 @@ impl Job<'_> {
         };
         let report = sync::sync(store, &mirror, options, &Progress::new(self.context.output))?;
         let (files, bytes) = (report.files, output_bytes(report.bytes));
+        self.row(name, dst, &report, false);
         let to = mirror.name();
         Output::answer(&format!(
             "{dst}: {files} files, {bytes} would be sent to {to}\n"
@@ -151,11 +158,13 @@ impl Job<'_> {
         };
         let now = Timestamp::now();
         let done = Event::Done(copy.clone(), report.state);
-        self.journal.record(now, &done)?;
+        // What is later is not there yet, although it may have been made before the copy was done.
+        self.journal.record(report.time, &done)?;
         if let Some(is_exclusive) = report.is_exclusive {
             let exclusive = Event::Exclusive(copy.remote.clone(), is_exclusive);
             self.journal.record(now, &exclusive)?;
         }
+        self.row(name, &copy.dst, &report, true);
         self.tell(name, &copy.dst, &mirror, &report);
         let keep = self.remotes.config(name)?.keep().map_err(Error::Usage)?;
         let Some(keep) = keep else {
@@ -173,6 +182,17 @@ impl Job<'_> {
             },
             |()| Exit::Done,
         ))
+    }
+
+    fn row(&self, remote: &str, store: &str, report: &Report, done: bool) {
+        self.copies.borrow_mut().push(CopyRow {
+            store: store.to_owned(),
+            remote: remote.to_owned(),
+            state: report.state,
+            files: report.files,
+            bytes: report.bytes,
+            done,
+        });
     }
 
     fn pending(&self, copy: &Copy, current: u64) -> Result<(), Error> {
@@ -226,11 +246,11 @@ impl Job<'_> {
 }
 
 /// Whether a copy has the current state, as far as is known.
-fn is_done(journal: &Journal, copy: &Copy, current: u64) -> bool {
+pub fn is_done(journal: &Journal, copy: &Copy, current: u64) -> bool {
     journal.done.get(copy) == Some(&current) && !journal.pending.contains_key(copy)
 }
 
-fn newest_number(store: &Store) -> Result<u64, Error> {
+pub fn newest_number(store: &Store) -> Result<u64, Error> {
     let numbers = store.state_numbers()?;
     // What is wrong with one that is there is said when it is read.
     Ok(numbers.last().copied().unwrap_or(0))
@@ -245,6 +265,7 @@ pub fn after_backup(context: &Context, general: &General, store: &Store, dst: &s
         general,
         remotes: &remotes,
         journal: SyncState::new(&context.config_dir),
+        copies: RefCell::default(),
     };
     let mut exit = Exit::Done;
     for name in remotes.names() {
@@ -257,114 +278,4 @@ pub fn after_backup(context: &Context, general: &General, store: &Store, dst: &s
         }));
     }
     exit
-}
-
-/// `sync-state`.
-pub fn state(context: &Context, args: &SyncStateArgs) -> Result<Exit, Error> {
-    let general = stores::existing_config(context)?;
-    // Stores on a disk that is not mounted have nothing to be copied: they must not only seem so.
-    stores::require_root(&general)?;
-    let state = SyncState::new(&context.config_dir);
-    let journal = state.read()?;
-    let (waiting, exit) = waiting(&general, journal.as_ref())?;
-    if args.reset {
-        let is_pending = journal.is_some_and(|journal| !journal.pending.is_empty());
-        if !waiting.is_empty() || is_pending || exit != Exit::Done {
-            return Err(Error::Refused(
-                "cannot reset: some stores must be copied; btw-backup sync-state --list names them"
-                    .into(),
-            ));
-        }
-        state.reset()?;
-        context.output.info("The state was reset");
-        return Ok(Exit::Done);
-    }
-    let lines: String = waiting.into_iter().map(line).collect();
-    Output::answer(&lines)?;
-    if journal.is_some_and(|journal| journal.is_torn) {
-        context
-            .output
-            .remark("The journal has lines that cannot be read; they count for nothing, and sync asks the remotes");
-    }
-    Ok(exit)
-}
-
-/// A store whose copy is not up to date.
-struct Waiting {
-    dst: String,
-    remote: String,
-    here: Option<u64>,
-    there: Option<u64>,
-}
-
-fn line(waiting: Waiting) -> String {
-    let Waiting {
-        dst,
-        remote,
-        here,
-        there,
-    } = waiting;
-    let here = here.map_or_else(
-        || "the store is not here".to_owned(),
-        |here| format!("here is state {here}"),
-    );
-    let there = there.map_or_else(
-        || "nothing is known to be there".to_owned(),
-        |there| format!("there is state {there}"),
-    );
-    format!("Must sync: {dst} to {remote} ({here}, {there})\n")
-}
-
-/// Stores whose copies are not up to date, as far as is known; what cannot be looked at is said.
-fn waiting(general: &General, journal: Option<&Journal>) -> Result<(Vec<Waiting>, Exit), Error> {
-    let remotes = Remotes::of(general);
-    let nothing = Journal::default();
-    let journal = journal.unwrap_or(&nothing);
-    let (mut waiting, mut exit) = (Vec::new(), Exit::Done);
-    let mut say = |name: &str, error: &Error| {
-        Output::error_of(name, error);
-        exit = exit.or(Exit::of(error));
-    };
-    let (names, unread) = stores::find(&general.root_path);
-    for error in &unread {
-        say("ROOT_PATH", error);
-    }
-    let mut numbers = Vec::new();
-    for dst in &names {
-        match stores::open(general, dst).and_then(|store| newest_number(&store)) {
-            Ok(number) => numbers.push((dst, number)),
-            Err(error) => say(dst, &error),
-        }
-    }
-    for name in remotes.names() {
-        let config = match remotes.config(name) {
-            Ok(config) => config,
-            Err(error) => {
-                say(name, &error);
-                continue;
-            }
-        };
-        for (dst, here) in &numbers {
-            let copy = remotes.copy(name, dst)?;
-            if config.takes(dst).map_err(Error::Usage)? && !is_done(journal, &copy, *here) {
-                waiting.push(Waiting {
-                    dst: (*dst).clone(),
-                    remote: name.to_owned(),
-                    here: Some(*here),
-                    there: journal.done.get(&copy).copied(),
-                });
-            }
-        }
-        // What was to be copied and is not here any more.
-        let place = remotes.copy(name, "")?.remote;
-        let is_lost = |copy: &&Copy| copy.remote == place && !names.contains(&copy.dst);
-        let lost = journal.pending.keys().filter(is_lost);
-        waiting.extend(lost.map(|copy| Waiting {
-            dst: copy.dst.clone(),
-            remote: name.to_owned(),
-            here: None,
-            there: journal.done.get(copy).copied(),
-        }));
-    }
-    Ok((waiting, exit))
 }

@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Reading, Verify};
+use super::document::{self, Level};
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
 use super::progress::Progress;
 use super::remotes::{self, Remotes};
-use super::rows::{SCHEMA, VersionName, ranges};
+use super::rows::{VersionName, ranges};
 use super::{Context, owner, stores};
 use crate::catalog::version::describe;
 use crate::error::{Error, printable};
@@ -22,7 +23,6 @@ const NAMED_MEMBERS: usize = 20;
 
 #[derive(Serialize)]
 struct Answer {
-    schema: u32,
     stores: Vec<StoreRow>,
 }
 
@@ -78,11 +78,10 @@ pub fn run(context: &Context, args: &Verify) -> Result<Exit, Error> {
                 if !report.is_sound() {
                     exit = exit.or(Exit::Damage);
                 }
-                if args.json {
+                if context.output.json {
                     rows.push(row(&name, &report));
-                } else {
-                    say(context, &name, &report, args.deep)?;
                 }
+                say(context, &name, &report, args.deep)?;
             }
             // One that cannot be read does not hide the others.
             Err(error) => {
@@ -91,13 +90,8 @@ pub fn run(context: &Context, args: &Verify) -> Result<Exit, Error> {
             }
         }
     }
-    if args.json {
-        let answer = Answer {
-            schema: SCHEMA,
-            stores: rows,
-        };
-        let text = serde_json::to_string_pretty(&answer).expect("plain data");
-        Output::answer(&format!("{text}\n"))?;
+    if context.output.json {
+        document::answer(&Answer { stores: rows });
     }
     Ok(exit)
 }
@@ -251,6 +245,10 @@ fn say(context: &Context, name: &str, report: &Report, deep: bool) -> Result<(),
         text.push_str("  What is left of the others: btw-backup restore --partial\n");
     }
     text.push_str("  btw-backup repair puts right what a good copy is left of, here or in a remote. The next btw-backup fs stores anew what the newest version here lacks, if the source still has it.\n");
+    if context.output.json {
+        document::say(Level::Error, text.trim_end());
+        return Ok(());
+    }
     Output::answer(&text)
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::file::File;
+use super::inventory::unescaped;
 use super::keeping::{Keeping, KeepingKeys};
-use super::read_either;
 use super::retention::Retention;
 use super::source::parse_size;
 use crate::error::Error;
@@ -48,6 +49,16 @@ impl DumpSource {
         database
             .map(Self::Database)
             .or_else(|| command().map(Self::Command))
+    }
+
+    /// The one that has the configuration file with this name, without its extension, in `db` or `cmd`.
+    pub(super) fn of_file(dir: &str, stem: &str) -> Option<Self> {
+        let name = String::from_utf8(unescaped(stem.as_bytes())).ok()?;
+        match dir {
+            "db" if stem == GLOBAL => Some(Self::Globals),
+            "db" => Some(Self::Database(name)),
+            _ => Some(Self::Command(name)),
+        }
     }
 
     /// The file name of its content.
@@ -127,11 +138,13 @@ impl DumpConfig {
     /// Reads what is configured; what is not has its default.
     pub fn read(config_dir: &Path, source: &DumpSource) -> Result<Self, Error> {
         let path = |extension| source.config_path(config_dir, extension);
-        let found = read_either::<Typed>(path("toml"), path("py"))?;
-        let (typed, path) = found.unwrap_or_else(|| (Typed::default(), path("toml")));
-        typed
-            .check(source)
-            .map_err(|detail| Error::Config { path, detail })
+        let Some(file) = File::find(path("toml"), path("py"))? else {
+            let checked = Typed::default().check(source);
+            let path = path("toml");
+            return checked.map_err(|detail| Error::Config { path, detail });
+        };
+        let checked = file.typed::<Typed>()?.check(source);
+        checked.map_err(|detail| file.refuse_value(detail))
     }
 }
 

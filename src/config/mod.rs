@@ -1,17 +1,25 @@
 //! Configuration: files in, validated options out. Data, never code; what is not known is refused by name.
 
 pub mod dump;
+pub mod ebs;
+mod file;
 pub mod general;
+pub mod inventory;
+pub mod job;
 pub mod keeping;
 mod legacy;
+pub mod notify;
 pub mod remote;
 pub mod retention;
+pub mod run_state;
+pub mod settings;
 pub mod source;
 pub mod sync_state;
 pub mod workdir;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
@@ -25,36 +33,6 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     toml::from_str(&text)
         .map(Some)
         .map_err(|error| bad(path, &error))
-}
-
-/// Reads `config.toml` in a directory, or the Python tool's `config.py` where there is none, and says which.
-fn read_config<T: DeserializeOwned>(dir: &Path) -> Result<Option<(T, PathBuf)>, Error> {
-    read_either(dir.join("config.toml"), dir.join("config.py"))
-}
-
-/// Reads a TOML file, or the Python tool's file where there is none, and says which.
-fn read_either<T: DeserializeOwned>(
-    path: PathBuf,
-    legacy: PathBuf,
-) -> Result<Option<(T, PathBuf)>, Error> {
-    if let Some(config) = read(&path)? {
-        return Ok(Some((config, path)));
-    }
-    let path = legacy;
-    let Some(text) = text(&path)? else {
-        return Ok(None);
-    };
-    let table = legacy::parse(&text).map_err(|bad| Error::Config {
-        path: path.clone(),
-        detail: format!(
-            "line {}: '{}' is not KEY = value with a plain string or number; configuration is not executed. Write it so, or a file with the extension .toml beside it",
-            bad.line, bad.text
-        ),
-    })?;
-    match table.try_into() {
-        Ok(config) => Ok(Some((config, path))),
-        Err(error) => Err(bad(&path, &error)),
-    }
 }
 
 fn bad(path: &Path, error: &toml::de::Error) -> Error {
@@ -74,10 +52,23 @@ fn text(path: &Path) -> Result<Option<String>, Error> {
 
 /// Writes a small file of the configuration: new, or replaced as a whole.
 fn write(path: &Path, content: &str) -> Result<(), Error> {
+    write_for(path, content, 0o600)
+}
+
+/// Removes a file that this program has written.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))
+}
+
+/// Writes a small file as a whole, with this mode.
+pub fn write_for(path: &Path, content: &str, mode: u32) -> Result<(), Error> {
     let wrap = |error| Error::file("write", path, error);
     let temporary = path.with_extension("tmp");
     let write = || {
-        let mut file = std::fs::File::create(&temporary)?;
+        // A link that somebody has put there is not followed.
+        let _ = std::fs::remove_file(&temporary);
+        let mut file = std::fs::File::create_new(&temporary)?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         io::Write::write_all(&mut file, content.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::file::{File, Part};
 use super::retention::Retention;
 use super::source::parse_size;
 use crate::error::Error;
@@ -67,18 +68,17 @@ pub struct Environment {
 
 impl RemoteConfig {
     /// Reads one, and checks all that can be checked before it is used.
-    pub(super) fn of_toml(name: &str, value: toml::Value) -> Result<Self, String> {
-        let wrong = |detail: String| format!("[remote.{name}]: {}", detail.trim_end());
+    pub(super) fn of(name: &str, file: &File, part: Part<'_>) -> Result<Self, String> {
+        let wrong = |detail: String| format!("[remote.{name}]: {detail}");
         let is_word = |c: char| c.is_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || !name.chars().all(is_word) {
             return Err(wrong(
                 "a remote's name is made of letters, digits, -, _ and .".to_owned(),
             ));
         }
-        let remote: Self = value
-            .try_into()
-            .map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-        remote.check().map_err(wrong)?;
+        let remote: Self = file.part(part).map_err(wrong)?;
+        let checked = remote.check();
+        checked.map_err(|detail| file.placed(&["remote", name], wrong(detail)))?;
         Ok(remote)
     }
 

@@ -6,8 +6,8 @@ use bytesize::ByteSize;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+use super::file::File;
 use super::keeping::{Keeping, KeepingKeys, span};
-use super::read_config;
 use super::retention::Retention;
 use crate::catalog::StoreType;
 use crate::error::Error;
@@ -44,6 +44,8 @@ struct Typed {
     include: Vec<String>,
     exclude_larger_than: Option<String>,
     exclude_tagged: Option<Vec<String>>,
+    #[serde(default)]
+    read_special: Vec<String>,
     #[serde(default)]
     one_file_system: bool,
     #[serde(default)]
@@ -88,6 +90,9 @@ MAX_INCREMENTAL_SPAN = "24h"
 # Of a directory with such a file in it, of root or of its own owner, only this file is kept.
 #EXCLUDE_TAGGED = ["NOBACKUP-TAG", "CACHEDIR.TAG"]
 
+# Block devices in the source that are read as images: patterns as with EXCLUDE.
+#READ_SPECIAL = ["/dev/vg/*"]
+
 # What is mounted in the source is left out.
 #ONE_FILE_SYSTEM = false
 
@@ -116,16 +121,15 @@ impl SourceConfig {
 
     /// Reads the configuration in a working directory.
     pub fn read(dir: &Path) -> Result<Self, Error> {
-        let Some((typed, path)) = read_config::<Typed>(dir)? else {
+        let Some(file) = File::in_dir(dir)? else {
             let detail = "it is missing; write one with at least TYPE = \"rdiff\"".into();
             return Err(Error::Config {
                 path: dir.join("config.toml"),
                 detail,
             });
         };
-        typed
-            .check()
-            .map_err(|detail| Error::Config { path, detail })
+        let checked = file.typed::<Typed>()?.check();
+        checked.map_err(|detail| file.refuse_value(detail))
     }
 }
 
@@ -179,6 +183,7 @@ impl Typed {
                     .transpose()?,
                 tags,
                 one_file_system: self.one_file_system,
+                read_special: self.read_special,
                 ..Selection::default()
             },
         })

@@ -59,7 +59,7 @@ impl SyncState {
                 return Ok(());
             }
             let mut content = content;
-            content.apply(event.clone());
+            content.apply(time, event.clone());
             replace(path, content.compact(time).as_bytes())
         })
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -39,6 +40,29 @@ pub struct Seen {
     /// The user that it was given to with `-u`: numeric user and group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<(u32, u32)>,
+    /// When it was first backed up to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// When the store was last made to hold what the source was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<Timestamp>,
+    /// The same where nothing was missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good: Option<Timestamp>,
+}
+
+impl Seen {
+    /// A store in some state, of which it is not known when it was backed up to.
+    pub fn new(store: Uuid, state: u64, owner: Option<(u32, u32)>) -> Self {
+        Self {
+            store,
+            state,
+            owner,
+            first: None,
+            ran: None,
+            good: None,
+        }
+    }
 }
 
 /// The suffix of a source's working directory: murmur3-32 of its path as minimal big-endian bytes in URL-safe base64
@@ -66,6 +90,14 @@ pub fn normal(source: &Path) -> Result<PathBuf, Error> {
         .rposition(|byte| *byte != b'/')
         .map_or(1, |last| last + 1);
     Ok(PathBuf::from(OsStr::from_bytes(&bytes[..end])))
+}
+
+/// A store's name as it is meant: `home/` and `a//b` are `home` and `a/b`.
+pub fn normal_dst(dst: &str) -> String {
+    let parts = dst
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".");
+    parts.collect::<Vec<_>>().join("/")
 }
 
 impl Workdir {
@@ -168,7 +200,7 @@ impl Workdir {
         Ok(Self::of_tree(path))
     }
 
-    fn of_tree(path: PathBuf) -> Self {
+    pub(super) fn of_tree(path: PathBuf) -> Self {
         Self { path, dump: None }
     }
 
@@ -206,6 +238,7 @@ impl Workdir {
     }
 
     fn seen_path(&self, dst: &str) -> PathBuf {
+        let dst = normal_dst(dst);
         self.seen_dir().join(format!(
             "{}.toml",
             dst.replace('%', "%25").replace('/', "%2F")

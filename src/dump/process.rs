@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use super::pipe::Pipe;
 use crate::error::{Error, printable};
+use crate::process::{apart, words};
 
 /// So many of the last lines that a program says are kept.
 const KEPT_LINES: usize = 40;
@@ -136,32 +137,6 @@ impl Process {
             text.push_str(line);
         }
         Error::Dump(text)
-    }
-}
-
-/// What a program said, for people.
-fn words(line: &[u8]) -> String {
-    let line: Vec<u8> = line
-        .iter()
-        .map(|byte| if *byte == b'\t' { b' ' } else { *byte })
-        .collect();
-    printable(&line)
-}
-
-/// Gives a child a session of its own: it can be ended with all that it starts, and finds no terminal to ask questions
-/// on, which nobody might answer. If this process dies, however it does, the child is told to end.
-fn apart(command: &mut Command) {
-    let prepare = || {
-        rustix::process::setsid()?;
-        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-        Ok(())
-    };
-    #[expect(
-        unsafe_code,
-        reason = "between fork and exec only two system calls are made, which need neither memory nor locks; std offers neither"
-    )]
-    unsafe {
-        command.pre_exec(prepare);
     }
 }
 

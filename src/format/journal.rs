@@ -56,27 +56,29 @@ fn check(line: &str) -> String {
     Digest::of(line.as_bytes()).to_string()[..CHECK_DIGITS].to_owned()
 }
 
-fn decode(line: &str) -> Option<Event> {
+fn decode(line: &str) -> Option<(Timestamp, Event)> {
     let (text, sum) = line.rsplit_once(' ')?;
     if check(text) != sum {
         return None;
     }
     let word = |word: &str| String::from_utf8(unescape(word)?).ok();
-    let words: Vec<&str> = text.split(' ').skip(1).collect();
+    let (time, text) = text.split_once(' ')?;
+    let words: Vec<&str> = text.split(' ').collect();
     let copy = |remote, dst| {
         Some(Copy {
             remote: word(remote)?,
             dst: word(dst)?,
         })
     };
-    match words[..] {
+    let event = match words[..] {
         ["pending", remote, dst, state] => {
             Some(Event::Pending(copy(remote, dst)?, state.parse().ok()?))
         }
         ["done", remote, dst, state] => Some(Event::Done(copy(remote, dst)?, state.parse().ok()?)),
         ["exclusive", remote, yes] => Some(Event::Exclusive(word(remote)?, yes == "yes")),
         _ => None,
-    }
+    };
+    Some((time.parse().ok()?, event?))
 }
 
 /// What the records come to.
@@ -86,6 +88,8 @@ pub struct Journal {
     pub pending: BTreeMap<Copy, u64>,
     /// The last states that were.
     pub done: BTreeMap<Copy, u64>,
+    /// When these states were made.
+    pub done_at: BTreeMap<Copy, Timestamp>,
     /// Remotes of which it is known.
     pub exclusive: BTreeMap<String, bool>,
     /// How many lines there are.
@@ -96,7 +100,7 @@ pub struct Journal {
 
 impl Journal {
     /// Adds what was recorded.
-    pub fn apply(&mut self, event: Event) {
+    pub fn apply(&mut self, time: Timestamp, event: Event) {
         match event {
             Event::Pending(copy, state) => {
                 self.pending.insert(copy, state);
@@ -109,6 +113,7 @@ impl Journal {
                 {
                     self.pending.remove(&copy);
                 }
+                self.done_at.insert(copy.clone(), time);
                 self.done.insert(copy, state);
             }
             Event::Exclusive(remote, yes) => {
@@ -123,7 +128,7 @@ impl Journal {
         for line in String::from_utf8_lossy(content).lines() {
             journal.lines += 1;
             match decode(line) {
-                Some(event) => journal.apply(event),
+                Some((time, event)) => journal.apply(time, event),
                 None => journal.is_torn = true,
             }
         }
@@ -132,17 +137,17 @@ impl Journal {
 
     /// The same in as few lines as it needs.
     pub fn compact(&self, time: Timestamp) -> String {
-        let done = self
-            .done
-            .iter()
-            .map(|(copy, state)| Event::Done(copy.clone(), *state));
+        let done = self.done.iter().map(|(copy, state)| {
+            let at = self.done_at.get(copy).copied().unwrap_or(time);
+            (at, Event::Done(copy.clone(), *state))
+        });
         let pending = self.pending.iter();
         let pending = pending.map(|(copy, state)| Event::Pending(copy.clone(), *state));
         let exclusive = self.exclusive.iter();
         let exclusive = exclusive.map(|(remote, yes)| Event::Exclusive(remote.clone(), *yes));
-        done.chain(pending)
-            .chain(exclusive)
-            .map(|event| encode(time, &event))
+        let others = pending.chain(exclusive).map(|event| (time, event));
+        done.chain(others)
+            .map(|(time, event)| encode(time, &event))
             .collect()
     }
 }
@@ -197,7 +202,7 @@ mod tests {
             events()
                 .into_iter()
                 .take(complete)
-                .for_each(|event| expected.apply(event));
+                .for_each(|event| expected.apply(Timestamp::UNIX_EPOCH, event));
             assert_eq!(
                 (journal.pending, journal.done),
                 (expected.pending, expected.done),
@@ -209,7 +214,9 @@ mod tests {
     #[test]
     fn compaction_changes_nothing() {
         let journal = Journal::replay(text(&events()).as_bytes());
-        let compact = Journal::replay(journal.compact(Timestamp::UNIX_EPOCH).as_bytes());
+        let now = "2026-11-22T03:00:00Z".parse().unwrap();
+        let compact = Journal::replay(journal.compact(now).as_bytes());
+        assert_eq!(compact.done_at, journal.done_at);
         assert!(compact.lines < journal.lines);
         assert_eq!(
             (compact.pending, compact.done),

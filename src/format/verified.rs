@@ -1,7 +1,8 @@
 //! When a store was verified last: `cache/verified`, text. It is lost without harm.
 //!
 //! `verified TIME quick|deep PERCENT all|vSEQ NEWEST sound|damaged`, then a line `fault FILE` for each file that was not what
-//! it must be.
+//! it must be. Before
+//! them, `full TIME` and `deep TIME` say when all of the store was last read, or rebuilt, and was sound.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,6 +26,10 @@ pub struct Verified {
     pub newest: u64,
     /// Nothing was wrong.
     pub is_sound: bool,
+    /// When every file of the store was last read in one go and nothing was wrong.
+    pub last_full: Option<Timestamp>,
+    /// The same with every version rebuilt.
+    pub last_deep: Option<Timestamp>,
     /// Files that were missing or not what their names say: the next backup does not build on them.
     pub faults: Vec<String>,
 }
@@ -32,8 +37,32 @@ pub struct Verified {
 impl Verified {
     /// The text of the file.
     pub fn encode(&self) -> String {
+        let lasts = [("full", self.last_full), ("deep", self.last_deep)].into_iter();
+        let lasts = lasts.filter_map(|(word, time)| Some(format!("{word} {}\n", rfc3339(time?))));
         let faults = self.faults.iter().map(|file| format!("fault {file}\n"));
-        format!("{self}\n{}", faults.collect::<String>())
+        format!(
+            "{self}\n{}{}",
+            lasts.collect::<String>(),
+            faults.collect::<String>()
+        )
+    }
+}
+
+impl Verified {
+    /// All was rebuilt and sound at this time.
+    #[cfg(test)]
+    pub fn deep_at(time: Timestamp) -> Self {
+        Self {
+            time,
+            deep: true,
+            percent: 100.0,
+            only: None,
+            newest: 1,
+            is_sound: true,
+            last_full: Some(time),
+            last_deep: Some(time),
+            faults: Vec::new(),
+        }
     }
 }
 
@@ -68,7 +97,14 @@ impl FromStr for Verified {
             "all" => None,
             other => Some(other.strip_prefix('v').ok_or(())?.parse().map_err(|_| ())?),
         };
+        let last = |word: &str| {
+            let line = rest.lines().find_map(|line| line.strip_prefix(word));
+            line.map(|time| time.trim().parse().map_err(|_| ()))
+                .transpose()
+        };
         Ok(Self {
+            last_full: last("full ")?,
+            last_deep: last("deep ")?,
             time: time.parse().map_err(|_| ())?,
             deep: choice(how, "deep", "quick")?,
             percent: percent.parse().map_err(|_| ())?,
@@ -96,6 +132,8 @@ mod tests {
             only: Some(7),
             newest: 9,
             is_sound: false,
+            last_full: Some("2026-11-20T10:00:00.000000000Z".parse().unwrap()),
+            last_deep: None,
             faults: vec!["objects/a".into(), "state/b".into()],
         };
         assert_eq!(verified.encode().parse(), Ok(verified));

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod compare;
 pub mod delete;
 pub mod diff;
+pub mod ebs;
 pub mod import;
 pub mod lines;
 pub mod live;

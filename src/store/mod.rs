@@ -47,6 +47,10 @@ const LOCK: &str = "lock";
 const READERS: &str = "readers";
 const README: &str = "README.txt";
 const LOG: &str = "log.txt";
+/// What the log was before it became too long.
+const OLD_LOG: &str = "log.old.txt";
+/// Some years of nightly runs.
+const LOG_MAX_BYTES: u64 = 1 << 20;
 /// Where repair puts what was damaged.
 pub const ASIDE: &str = "damaged";
 const SCAN_CACHE: &str = "cache/scan";
@@ -125,7 +129,7 @@ impl Store {
             return Err(without_state(orphan.clone()));
         }
         let ours = |name: &str| {
-            [LOCK, READERS, README, LOG, ASIDE].contains(&name)
+            [LOCK, READERS, README, LOG, OLD_LOG, ASIDE].contains(&name)
                 || Area::ALL.iter().any(|area| area.dir() == name)
         };
         // The ancestors' files are named before others, because something can be done about them.
@@ -298,11 +302,14 @@ impl Store {
         // What programs say may have lines of its own.
         let text = text.replace("\n  ", "; ").replace('\n', "; ");
         let line = format!("{}: {text}\n", now.strftime("%Y-%m-%dT%H:%M:%S"));
-        let written = self
-            .disk
-            .create(LOG, true)
-            .and_then(|mut file| file.write(line.as_bytes()));
-        written.map_err(|error| StoreError::io("write", LOG, error))
+        let write = || {
+            let is_full = (self.disk.open(LOG)).is_ok_and(|log| log.len() > LOG_MAX_BYTES);
+            if is_full {
+                self.disk.publish(LOG, OLD_LOG, true)?;
+            }
+            self.disk.create(LOG, true)?.write(line.as_bytes())
+        };
+        write().map_err(|error| StoreError::io("write", LOG, error))
     }
 
     /// The scan cache, if there is a sound one.

@@ -119,6 +119,14 @@ impl fmt::Display for Skipped {
     }
 }
 
+impl Report {
+    /// Whether the store has everything that the source had.
+    pub fn is_complete(&self) -> bool {
+        let (Outcome::Committed(version) | Outcome::Unchanged(version, _)) = &self.outcome;
+        self.problems.is_empty() && !version.is_partial()
+    }
+}
+
 /// The result of a run.
 #[derive(Debug)]
 pub struct Report {

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
+
 use crate::digest::Digest;
 use crate::error::{Error, RemoteError, RemoteFault, StoreError};
 use crate::format::state::State;
@@ -35,6 +37,8 @@ pub struct Options {
 pub struct Report {
     /// The state that the remote now has, or would have.
     pub state: u64,
+    /// When that state was made.
+    pub time: Timestamp,
     /// The newest state that it had before.
     pub before: Option<u64>,
     /// Files that were sent, or would be.
@@ -69,6 +73,7 @@ pub fn sync(
     let bytes = missing.iter().map(|(_, len)| len).sum();
     let mut report = Report {
         state: state.number,
+        time: state.time,
         before,
         files: missing.len() as u64,
         bytes,

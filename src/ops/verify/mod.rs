@@ -60,6 +60,10 @@ impl Report {
     /// What is to be remembered of it. What was found damaged before, and was not read now, still is.
     pub fn record(&self, options: &Options, time: Timestamp, before: Option<Verified>) -> Verified {
         let is_partial = options.only.is_some() || options.sample.is_some();
+        let (last_full, last_deep) = before
+            .as_ref()
+            .map_or((None, None), |before| (before.last_full, before.last_deep));
+        let is_now = |is_such: bool| (is_such && !is_partial && self.is_sound()).then_some(time);
         let before = before.filter(|before| is_partial && !before.is_sound);
         // Versions that were broken though all files were right: only a whole verification clears that.
         let still_broken = before
@@ -79,6 +83,8 @@ impl Report {
             only: options.only.map(|_| seq(self.versions.first())),
             newest: seq(self.versions.last()),
             is_sound: self.is_sound() && faults.is_empty() && !still_broken,
+            last_full: is_now(true).or(last_full),
+            last_deep: is_now(options.deep).or(last_deep),
             faults,
         }
     }

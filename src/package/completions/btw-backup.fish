@@ -1,0 +1,2 @@
+# Asked from the program, so that it fits it.
+btw-backup completions fish | source
