@@ -43,7 +43,7 @@ pub struct Run {
     /// Wait while another run is at work, and for stores that are in use
     #[arg(long)]
     pub wait: bool,
-    /// Steps (fs, db, cmd, prune, sync, verify) and jobs [default: all jobs, and STEPS of the configuration]
+    /// Steps (fs, db, cmd, ebs, prune, sync, verify) and jobs [default: all jobs, and STEPS of the configuration]
     #[arg(value_name = "STEP|JOB")]
     pub words: Vec<String>,
 }
@@ -60,10 +60,11 @@ pub fn run(context: &Context, args: &Run) -> Result<Exit, Error> {
     let stop = catch_signals()?;
     let lock = lock(&state, args.wait, &stop).map_err(|error| {
         // That two meet is no alarm; that one does not end is.
-        let since = state.held_since();
-        let is_long = since
-            .is_some_and(|since| Timestamp::now().duration_since(since) > general.status.max_age);
-        if is_long { untold(error) } else { error }
+        let is_short = |since| Timestamp::now().duration_since(since) <= general.status.max_age;
+        match error {
+            Error::Store(StoreError::Running) if state.held_since().is_none_or(is_short) => error,
+            error => untold(error),
+        }
     })?;
     let Some(_lock) = lock else {
         return Ok(Exit::Stopped(number(&stop)));
