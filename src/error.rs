@@ -6,7 +6,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::format::FormatError;
+use crate::time::rfc3339;
 
 /// A member of the source that could not be read. Never caused by the store.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +70,9 @@ pub enum StoreError {
     /// The store lies in a remote, which failed: that says nothing of the store.
     #[error(transparent)]
     Remote(RemoteError),
-    /// Another `run` is at work.
-    #[error("Another run is at work already; wait for it with --wait")]
-    Running,
+    /// Another `run` is at work, since then.
+    #[error("Another run is at work already{}; wait for it with --wait", since(*.0))]
+    Running(Option<Timestamp>),
     /// Another run holds the store.
     #[error("Another run is using the store {0}; wait for it with --wait")]
     Locked(String),
@@ -212,6 +215,10 @@ impl Error {
             source,
         }
     }
+}
+
+fn since(time: Option<Timestamp>) -> String {
+    time.map_or_else(String::new, |time| format!(", since {}", rfc3339(time)))
 }
 
 /// An error with its causes, each after a colon.

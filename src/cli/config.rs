@@ -283,6 +283,9 @@ fn check_jobs(context: &Context, general: &General, found: &mut Findings) {
             Err(_) if job.seen.is_some() => {}
             Err(why) => found.strange.push(format!("{name}: {why}")),
         }
+        if let Some(Err(error)) = job.user.as_deref().map(owner::parse) {
+            found.wrong.push(format!("{name}: {}", with_causes(&error)));
+        }
         check_hooks(name, &job.hooks, found);
     }
     check_hooks("[hooks]", &general.hooks, found);
@@ -320,6 +323,14 @@ fn check_notifiers(context: &Context, general: &General, found: &mut Findings) {
         && std::fs::metadata(&context.config_dir)
             .is_ok_and(|meta| meta.mode() & READABLE_BY_OTHERS != 0);
     for (name, notifier) in &general.notifiers {
+        if notifier
+            .as_ref()
+            .is_ok_and(|notifier| notifier.on.is_empty())
+        {
+            found.strange.push(format!(
+                "[notify.{name}]: it is never used, as its list 'on' is empty"
+            ));
+        }
         match notifier.as_ref().map(|notifier| &notifier.way) {
             Ok(Way::Webhook(_) | Way::Ping(_)) if is_open => found.strange.push(format!(
                 "[notify.{name}]: others can read its URL, which is as good as a password: chmod 600 {}",

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::backing::{Job, Open, Writing};
 use super::dump_args::{Cmd, Db};
 use super::exit::Exit;
-use super::{Context, fs, owner, stores};
+use super::{Context, fs, owner, signals, stores};
 use crate::catalog::StoreType;
 use crate::config::dump::{DumpConfig, DumpSource};
 use crate::config::workdir::Workdir;
 use crate::dump::postgres::{Connection, Postgres, What, restrict_key};
-use crate::dump::{Command, Dump, Process, StandardInput, User};
+use crate::dump::{Command, Dump, Process, StandardInput, User, end_running};
 use crate::error::{Error, printable};
 use crate::ops::backup::Source;
 use crate::store::stream::VersionStream;
@@ -204,6 +206,20 @@ fn user(config: &DumpConfig) -> Result<Option<User>, Error> {
     }))
 }
 
+/// Whoever asks us to end means the program, too, with all that it has started.
+fn end_with_us() -> Result<(), Error> {
+    let mut signals = Signals::new(signals::that_end())
+        .map_err(|error| Error::Refused(format!("Cannot catch signals: {error}")))?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            end_running();
+            // Ends this process, as without us.
+            let _ = emulate_default_handler(signal);
+        }
+    });
+    Ok(())
+}
+
 fn run(
     context: &Context,
     writing: &Writing,
@@ -214,6 +230,7 @@ fn run(
 ) -> Result<Exit, Error> {
     let general = fs::general(context)?;
     stores::require_root(&general)?;
+    end_with_us()?;
     let work = Workdir::of_dump(&context.config_dir, source.clone());
     let job = Job {
         dst,

@@ -29,7 +29,7 @@ impl Exit {
     /// How a command ended that ends with this error.
     pub fn of(error: &Error) -> Self {
         match error {
-            Error::Store(StoreError::Locked(_) | StoreError::Running) => Self::Locked,
+            Error::Store(StoreError::Locked(_) | StoreError::Running(_)) => Self::Locked,
             Error::Store(StoreError::Damaged { .. }) => Self::Damage,
             Error::Store(_)
             | Error::Remote(_)

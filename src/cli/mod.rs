@@ -37,6 +37,7 @@ mod rows;
 mod run;
 mod schedule;
 mod scrub;
+mod signals;
 mod status;
 mod stores;
 mod sync;

@@ -116,7 +116,8 @@ impl Output {
         Self::fault(&with_causes(error));
     }
 
-    fn fault(text: &str) {
+    /// The same in words of its own.
+    pub fn fault(text: &str) {
         document::say(Level::Error, text);
         let _ = writeln!(std::io::stderr(), "{NAME}: {text}");
     }

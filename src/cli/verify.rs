@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::{Reading, Verify};
-use super::document::{self, Level};
+use super::document;
 use super::exit::Exit;
 use super::fs::output_bytes;
 use super::output::Output;
@@ -74,8 +74,8 @@ pub fn run(context: &Context, args: &Verify) -> Result<Exit, Error> {
     let mut rows = Vec::new();
     for name in names {
         match one(context, args, &name) {
-            Ok(report) => {
-                if !report.is_sound() {
+            Ok((report, is_known)) => {
+                if !report.is_sound() || is_known {
                     exit = exit.or(Exit::Damage);
                 }
                 if context.output.json {
@@ -96,7 +96,8 @@ pub fn run(context: &Context, args: &Verify) -> Result<Exit, Error> {
     Ok(exit)
 }
 
-fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
+/// What was found; and whether damage is known that this did not look at.
+fn one(context: &Context, args: &Verify, name: &str) -> Result<(Report, bool), Error> {
     let reading = Reading {
         user: args.user.clone(),
         remote: args.remote.clone(),
@@ -121,7 +122,7 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
         &Progress::new(context.output),
     )?;
     if args.remote.is_some() || Place::is_url(name) || args.state.is_some() {
-        return Ok(report);
+        return Ok((report, false));
     }
     let record = report.record(&options, now, store.verified());
     // A store that cannot be written to can be verified all the same.
@@ -140,7 +141,13 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<Report, Error> {
         detail: format!("state: {detail}"),
         versions: newest.into_iter().collect(),
     }));
-    Ok(report)
+    let is_known = !record.is_sound && report.is_sound();
+    if is_known {
+        Output::warning(&format!(
+            "{name}: what was found damaged before was not read now; btw-backup verify {name} reads all"
+        ));
+    }
+    Ok((report, is_known))
 }
 
 /// Remembers what a look at all files found, as far as the store can be written to.
@@ -211,7 +218,12 @@ fn say(context: &Context, name: &str, report: &Report, deep: bool) -> Result<(),
         output_bytes(report.bytes)
     );
     if report.is_sound() {
-        context.output.info(&format!("{name}: sound ({read})"));
+        let result = if report.files.is_empty() {
+            "nothing read, the sample is too small".to_owned()
+        } else {
+            format!("sound ({read})")
+        };
+        context.output.info(&format!("{name}: {result}"));
         return Ok(());
     }
     let mut text = format!("{name}: damaged ({read})\n");
@@ -244,9 +256,9 @@ fn say(context: &Context, name: &str, report: &Report, deep: bool) -> Result<(),
     {
         text.push_str("  What is left of the others: btw-backup restore --partial\n");
     }
-    text.push_str("  btw-backup repair puts right what a good copy is left of, here or in a remote. The next btw-backup fs stores anew what the newest version here lacks, if the source still has it.\n");
+    text.push_str("  btw-backup repair puts right what a good copy is left of, here or in a remote. The next btw-backup fs stores anew what the newest version here lacks, if the source still has it. What stays lost goes with its versions: btw-backup delete.\n");
     if context.output.json {
-        document::say(Level::Error, text.trim_end());
+        Output::fault(text.trim_end());
         return Ok(());
     }
     Output::answer(&text)

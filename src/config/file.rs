@@ -63,12 +63,12 @@ impl File {
 
     /// The whole file as one type.
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        toml::from_str(&self.text).map_err(|error| self.refuse(self.said(error)))
+        toml::from_str(&self.text).map_err(|error| self.refuse(self.said(&error)))
     }
 
     /// The tables of the file.
     pub fn table(&self) -> Result<DeTable<'_>, Error> {
-        let table = DeTable::parse(&self.text).map_err(|error| self.refuse(self.said(error)))?;
+        let table = DeTable::parse(&self.text).map_err(|error| self.refuse(self.said(&error)))?;
         Ok(table.into_inner())
     }
 
@@ -81,16 +81,37 @@ impl File {
 
     /// A part as one type.
     pub fn part<T: DeserializeOwned>(&self, part: Part<'_>) -> Result<T, String> {
-        T::deserialize(toml::de::ValueDeserializer::from(part)).map_err(|error| self.said(error))
+        T::deserialize(toml::de::ValueDeserializer::from(part)).map_err(|error| self.said(&error))
     }
 
-    /// What the parser says, with line, column and the line itself.
-    fn said(&self, mut error: toml::de::Error) -> String {
-        if self.is_translated {
-            return error.message().to_owned();
+    /// What the parser says, with line and column.
+    fn said(&self, error: &toml::de::Error) -> String {
+        let message = error.message().replace('\n', " ");
+        match error.span().filter(|_| !self.is_translated) {
+            Some(span) => {
+                let (line, column) = self.position(span.start);
+                let text = self.text.lines().nth(line - 1).unwrap_or_default().trim();
+                // A URL may be a secret.
+                let shown = if text.contains("://") {
+                    String::new()
+                } else {
+                    format!(", in: {text}")
+                };
+                format!("line {line}, column {column}: {message}{shown}")
+            }
+            None => message,
         }
-        error.set_input(Some(&self.text));
-        error.to_string().trim_end().to_owned()
+    }
+
+    fn position(&self, at: usize) -> (usize, usize) {
+        let before = self.text.get(..at).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .map_or(0, |rest| rest.chars().count())
+            + 1;
+        (line, column)
     }
 
     /// A refusal of the file.
@@ -134,14 +155,7 @@ impl File {
         if let Some(key) = key {
             at = Some(here.get_key_value(key)?.0.span().start);
         }
-        let before = self.text.get(..at?)?;
-        let line = before.matches('\n').count() + 1;
-        let column = before
-            .rsplit('\n')
-            .next()
-            .map_or(0, |rest| rest.chars().count())
-            + 1;
-        Some((line, column))
+        Some(self.position(at?))
     }
 }
 

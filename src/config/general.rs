@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use jiff::SignedDuration;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::ebs::EbsConfig;
 use super::file::{File, take};
@@ -93,6 +94,15 @@ struct Typed {
     verify: TypedVerify,
     #[serde(default, rename = "status")]
     status: TypedStatus,
+    // Taken out before; named here so that they are when another key is not known.
+    #[serde(rename = "job")]
+    _jobs: Option<IgnoredAny>,
+    #[serde(rename = "remote")]
+    _remotes: Option<IgnoredAny>,
+    #[serde(rename = "notify")]
+    _notifiers: Option<IgnoredAny>,
+    #[serde(rename = "ebs")]
+    _ebs: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]

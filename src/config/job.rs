@@ -269,6 +269,9 @@ impl Typed {
         let span = |key: &str, text: &Option<String>| {
             text.as_deref().map(|text| positive(key, text)).transpose()
         };
+        if self.dst.as_ref().is_some_and(|dst| dst.starts_with('/')) {
+            return Err("dst is a path below ROOT_PATH, and cannot be absolute".into());
+        }
         Ok(JobConfig {
             what,
             every: span("every", &self.every)?,

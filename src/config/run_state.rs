@@ -84,7 +84,7 @@ impl RunState {
     }
 
     /// Takes the lock of runs; held until the result is dropped.
-    pub fn lock(&self, now: Timestamp) -> Result<File, Error> {
+    pub fn lock(&self, now: Timestamp) -> Result<Lock, Error> {
         self.make_dir()?;
         let path = self.lock_path();
         let failed = |error| Error::file("lock", &path, error);
@@ -92,25 +92,48 @@ impl RunState {
         let lock = lock.map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {
+                let died = self.written();
                 // Since when it is held: nothing depends on it.
                 let _ = lock
                     .set_len(0)
                     .and_then(|()| (&lock).write_all(now.to_string().as_bytes()));
-                Ok(lock)
+                Ok(Lock { file: lock, died })
             }
-            Err(TryLockError::WouldBlock) => Err(StoreError::Running.into()),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Running(self.written()).into()),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
 
+    fn written(&self) -> Option<Timestamp> {
+        fs::read_to_string(self.lock_path()).ok()?.parse().ok()
+    }
+
+    fn is_held(&self) -> bool {
+        let lock = File::open(self.lock_path());
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Since when a run is at work, if one is.
     pub fn held_since(&self) -> Option<Timestamp> {
-        let lock = File::open(self.lock_path()).ok()?;
-        match lock.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => {
-                fs::read_to_string(self.lock_path()).ok()?.parse().ok()
-            }
-            _ => None,
-        }
+        self.written().filter(|_| self.is_held())
+    }
+
+    /// When the last run was begun, if it did not come to its end.
+    pub fn died(&self) -> Option<Timestamp> {
+        self.written().filter(|_| !self.is_held())
+    }
+}
+
+/// The lock of runs.
+pub struct Lock {
+    file: File,
+    /// When the last run was begun, if it did not come to its end.
+    pub died: Option<Timestamp>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // It has come to its end.
+        let _ = self.file.set_len(0);
     }
 }

@@ -127,9 +127,9 @@ impl Settings {
 
 /// What is written in a table and in those below it.
 fn written(file: &File, names: &mut Vec<String>, table: &toml::Table, settings: &mut Vec<Setting>) {
-    let depth = names.len();
+    let above = names.clone();
     let path: Vec<&str> = names.iter().map(String::as_str).collect();
-    for (key, value) in table.iter().filter(|(_, value)| !is_part(depth, value)) {
+    for (key, value) in table.iter().filter(|(_, value)| !is_part(&above, value)) {
         settings.push(Setting {
             table: names.join("."),
             key: key.clone(),
@@ -137,7 +137,7 @@ fn written(file: &File, names: &mut Vec<String>, table: &toml::Table, settings: 
             line: file.place(&path, Some(key)).map(|(line, _)| line),
         });
     }
-    for (key, value) in table.iter().filter(|(_, value)| is_part(depth, value)) {
+    for (key, value) in table.iter().filter(|(_, value)| is_part(&above, value)) {
         if let toml::Value::Table(below) = value {
             names.push(key.clone());
             written(file, names, below, settings);
@@ -146,15 +146,10 @@ fn written(file: &File, names: &mut Vec<String>, table: &toml::Table, settings: 
     }
 }
 
-/// Tables at the top are parts of a file: `[verify]`, `[job.NAME]`. Others are values.
-fn is_part(depth: usize, value: &toml::Value) -> bool {
-    match value {
-        toml::Value::Table(table) => {
-            depth == 0
-                || depth == 1 && !table.is_empty() && table.values().all(|value| !value.is_table())
-        }
-        _ => false,
-    }
+/// Tables at the top are parts of a file, as `[verify]`; so are those with names, as `[job.NAME]`. Others are values.
+fn is_part(names: &[String], value: &toml::Value) -> bool {
+    let is_named = |name: &String| ["job", "notify", "remote"].contains(&name.as_str());
+    value.is_table() && (names.is_empty() || names.len() == 1 && is_named(&names[0]))
 }
 
 /// A value; what may be a secret is not shown.

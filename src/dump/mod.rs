@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::io::Read;
 
 pub use command::{Command, StandardInput};
-pub use process::{Process, User};
+pub use process::{Process, User, end_running};
 
 use crate::error::Error;
 

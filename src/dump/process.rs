@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -116,6 +117,7 @@ impl Process {
         let output = Pipe::of(child.stdout.take().expect("it is piped"));
         let said = listen(child.stderr.take().expect("it is piped"));
         let program = pid(&child);
+        RUNS.store(program.as_raw_nonzero().get(), Ordering::Relaxed);
         let running = Running {
             process: self.clone(),
             child,
@@ -159,6 +161,16 @@ fn listen(stderr: ChildStderr) -> Receiver<Vec<String>> {
         let _ = sender.send(lines.into());
     });
     said
+}
+
+/// The program that runs now, if one does: there is one at a time.
+static RUNS: AtomicI32 = AtomicI32::new(0);
+
+/// Ends the program that runs, with all that it has started: for those who are about to end themselves.
+pub fn end_running() {
+    if let Some(program) = Pid::from_raw(RUNS.load(Ordering::Relaxed)) {
+        end_group(program);
+    }
 }
 
 /// A program that runs. It is ended, with all that it has started, when this is dropped.
@@ -213,6 +225,8 @@ impl Running {
         if let Some(watcher) = self.watcher.take() {
             watcher.join().expect("it does not panic");
         }
+        // After this its number may be another's.
+        RUNS.store(0, Ordering::Relaxed);
         self.child.wait()
     }
 }

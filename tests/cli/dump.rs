@@ -876,6 +876,10 @@ fn b1_a_dump_that_has_shrunk_to_less_than_half_is_a_warning() {
     lines("900").ends(0);
     lines("300").ends(3).complains("less than half");
     assert_eq!(versions(&home, "s"), 3);
+    // The next night, too, changed or not.
+    lines("300").ends(3).complains("less than half");
+    lines("301").ends(3).complains("less than half");
+    lines("900").ends(0);
     let listed = home.run(&["list", "s"]).ends(0).out;
     assert!(!listed.contains("partial"), "{listed}");
 }

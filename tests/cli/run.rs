@@ -282,7 +282,7 @@ fn hooks_clear_up_whatever_fails() {
     let problem = report["tasks"][0]["problems"][0].as_str().unwrap();
     assert_eq!(
         problem,
-        "nothing was backed up: the command of 'before' exited with code: 3: sh: no"
+        "nothing was backed up: command 2 of 'before' exited with code: 3: sh: no"
     );
     assert_eq!(
         log(&home)[1..4],
@@ -327,7 +327,7 @@ fn e7_a_stopped_run_clears_up() {
     configure(
         &home,
         &format!(
-            "[job.a]\ncommand = ['sh', '-c', 'echo $$ > {}; exec sleep 1000']\nbefore = ['touch', '{}']\nafter = ['rm', '{}']\n[job.b]\ncommand = ['echo', 'b']\n[notify.n]\ncommand = ['tee', '{}']\n",
+            "[job.a]\ncommand = ['sh', '-c', 'sleep 1000 & echo $! > {}; wait']\nbefore = ['touch', '{}']\nafter = ['rm', '{}']\n[job.b]\ncommand = ['echo', 'b']\n[notify.n]\ncommand = ['tee', '{}']\n",
             pid.display(),
             mark.display(),
             mark.display(),

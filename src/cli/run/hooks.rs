@@ -104,7 +104,7 @@ fn all(
         When::After => (&hooks.after, "after"),
     };
     let mut problems = Vec::new();
-    for argv in commands {
+    for (number, argv) in (1..).zip(commands) {
         let mut command = Command::new(&argv[0]);
         command
             .args(&argv[1..])
@@ -117,7 +117,7 @@ fn all(
             stop,
         };
         if let Err(why) = one(ours, argv, &mut command, &limits) {
-            problems.push(format!("the command of '{word}' {why}"));
+            problems.push(format!("command {number} of '{word}' {why}"));
             if when == When::Before {
                 break;
             }

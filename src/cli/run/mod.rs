@@ -11,21 +11,19 @@ mod tasks;
 mod tell;
 mod words;
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
 use super::exit::Exit;
 use super::output::Output;
-use super::{Context, stores};
+use super::{Context, signals, stores};
 use crate::config::general::{self, General};
 use crate::config::job::Step;
-use crate::config::run_state::RunState;
+use crate::config::run_state::{Lock, RunState};
 use crate::error::{Error, StoreError};
+use crate::time::rfc3339;
+use jiff::Timestamp;
 
 pub use jobs::{Job, Jobs};
 
@@ -62,17 +60,31 @@ pub fn run(context: &Context, args: &Run) -> Result<Exit, Error> {
         // That two meet is no alarm; that one does not end is.
         let is_short = |since| Timestamp::now().duration_since(since) <= general.status.max_age;
         match error {
-            Error::Store(StoreError::Running) if state.held_since().is_none_or(is_short) => error,
+            Error::Store(StoreError::Running(_)) if state.held_since().is_none_or(is_short) => {
+                error
+            }
             error => untold(error),
         }
     })?;
-    let Some(_lock) = lock else {
+    let Some(lock) = lock else {
         return Ok(Exit::Stopped(number(&stop)));
     };
+    if let Some(died) = lock.died {
+        let died = rfc3339(died);
+        Output::warning(&format!(
+            "the run that was begun at {died} did not end by itself (killed, or no power): what its hooks of 'after' clear up may not have been"
+        ));
+    }
     // What another run has done meanwhile need not be done again.
     let jobs = Jobs::all(context, &general).map_err(untold)?;
     let work = Work::of(&general, &jobs, &args.words)?;
     let tasks = work.tasks(&general, Timestamp::now());
+    if tasks.is_empty() && !args.words.is_empty() {
+        let words = args.words.join(" ");
+        return Err(Error::Usage(format!(
+            "run {words}: nothing is set up of which that would be a part; btw-backup run --dry-run shows what there is"
+        )));
+    }
     let ours = Ours {
         context,
         wait: args.wait,
@@ -88,10 +100,10 @@ pub fn run(context: &Context, args: &Run) -> Result<Exit, Error> {
 }
 
 /// The lock of runs; nothing if it was waited for and a signal came first.
-fn lock(state: &RunState, wait: bool, stop: &AtomicUsize) -> Result<Option<File>, Error> {
+fn lock(state: &RunState, wait: bool, stop: &AtomicUsize) -> Result<Option<Lock>, Error> {
     loop {
         match state.lock(Timestamp::now()) {
-            Err(Error::Store(StoreError::Running)) if wait => {}
+            Err(Error::Store(StoreError::Running(_))) if wait => {}
             result => return result.map(Some),
         }
         if stop.load(Ordering::Relaxed) != 0 {
@@ -108,6 +120,9 @@ fn number(stop: &AtomicUsize) -> u8 {
 
 /// Who is to be told hears also of a configuration that cannot be used.
 fn cannot_begin(context: &Context, state: &RunState, error: Error) -> Error {
+    if !context.config_dir.exists() {
+        return error;
+    }
     let notifiers = general::notifiers(&context.config_dir);
     tell::end_quietly(&notifiers, state, &Report::of_error(&error));
     error
@@ -118,25 +133,12 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 /// From here on a signal asks for an end in order: what was begun is stopped, and hooks clear up.
 fn catch_signals() -> Result<Arc<AtomicUsize>, Error> {
     let stop = Arc::new(AtomicUsize::new(0));
-    let ignored = ignored_signals();
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        // Whoever has begun this with nohup does not want it to end with the terminal.
-        if ignored & (1 << (signal - 1)) != 0 {
-            continue;
-        }
+    for signal in signals::that_end() {
         let number = usize::try_from(signal).unwrap_or(0);
         signal_hook::flag::register_usize(signal, Arc::clone(&stop), number)
             .map_err(|error| Error::Refused(format!("Cannot catch signals: {error}")))?;
     }
     Ok(stop)
-}
-
-/// The signals that this process was told to ignore, a bit for each.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = line.map(|mask| u64::from_str_radix(mask.trim(), 16));
-    mask.and_then(Result::ok).unwrap_or(0)
 }
 
 struct Runner<'a> {
@@ -194,7 +196,7 @@ impl Runner<'_> {
         let begun = Instant::now();
         let mut outcome = match &task.todo {
             Err(why) => {
-                Output::warning(&format!("{}: {why}", task.name));
+                Output::fault(&format!("{}: {why}", task.name));
                 Outcome::wrong(task, why)
             }
             Ok(tasks::Todo::Skip(why)) => Outcome::skipped(task, why),
@@ -236,7 +238,11 @@ impl Runner<'_> {
                 When::Before => format!("nothing was backed up: {problem}"),
                 When::After | When::Failed => problem,
             };
-            Output::warning(&format!("{}: {text}", task.name));
+            let line = format!("{}: {text}", task.name);
+            match when {
+                When::Before => Output::fault(&line),
+                When::After | When::Failed => Output::warning(&line),
+            }
             outcome.problems.push(text);
         }
         outcome

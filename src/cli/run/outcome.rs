@@ -5,10 +5,12 @@ use serde::Serialize;
 
 use super::super::exit::Exit;
 use super::super::output::Output;
+use super::super::rows::shell_words;
 use super::super::scrub::scrub;
 use super::child::Done;
 use super::hooks::When;
-use super::tasks::Task;
+use super::tasks::{Task, Todo};
+use crate::config::job::Step;
 use crate::error::{Error, with_causes};
 
 /// So much is told of each task: chat servers refuse what is long.
@@ -20,6 +22,8 @@ pub struct Outcome {
     pub name: String,
     pub job: Option<String>,
     pub store: Option<String>,
+    /// What can be typed to do it by hand.
+    pub command: Option<String>,
     #[serde(rename = "exit_code")]
     pub exit: Exit,
     pub seconds: f64,
@@ -37,6 +41,7 @@ impl Outcome {
             name: name.to_owned(),
             job: None,
             store: None,
+            command: None,
             exit,
             seconds: 0.0,
             skipped: None,
@@ -49,6 +54,14 @@ impl Outcome {
     pub fn of(task: &Task, done: Option<Done>) -> Self {
         let mut outcome = Self::new(&task.name, Exit::Done);
         (outcome.job, outcome.store) = (task.job.clone(), task.dst.clone());
+        if let Ok(Todo::Run(args)) = &task.todo {
+            // What a command is given may be secret.
+            let shown = match (task.step, args.iter().position(|arg| arg == "--")) {
+                (Step::Cmd, Some(at)) => format!("{} ...", shell_words(&args[..at + 2])),
+                _ => shell_words(args),
+            };
+            outcome.command = Some(shown);
+        }
         if let Some(done) = done {
             (outcome.exit, outcome.told, outcome.problems) = (done.exit, done.told, done.problems);
         }

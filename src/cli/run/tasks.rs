@@ -59,7 +59,10 @@ impl<'a> Work<'a> {
         let is_job = |word: &&String| Step::from_word(word).is_none();
         let named: Vec<&String> = words.iter().filter(is_job).collect();
         for name in &named {
-            let is_known = jobs.jobs.iter().any(|job| job.name == **name)
+            let is_known = jobs
+                .jobs
+                .iter()
+                .any(|job| job.name == **name || job.dst == **name)
                 || jobs.wrong.iter().any(|(wrong, _)| wrong == *name);
             if !is_known {
                 return Err(unknown(name, jobs));
@@ -74,7 +77,11 @@ impl<'a> Work<'a> {
             } else {
                 steps
             },
-            jobs: jobs.jobs.iter().filter(|job| is_meant(&job.name)).collect(),
+            jobs: jobs
+                .jobs
+                .iter()
+                .filter(|job| is_meant(&job.name) || is_meant(&job.dst))
+                .collect(),
             wrong: jobs
                 .wrong
                 .iter()

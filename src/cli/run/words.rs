@@ -99,9 +99,14 @@ fn next(outcome: &Outcome) -> String {
         (Exit::Damage, _, Some(store)) => format!(
             "  What is damaged is named by: btw-backup verify {store}. What can be mended is by: btw-backup repair {store}\n"
         ),
-        (exit, Some(job), Some(_)) if is_failure(exit) => format!(
-            "  Older versions are as they were. To try again: btw-backup run {step} {job}\n"
-        ),
+        (exit, Some(job), Some(_)) if is_failure(exit) => {
+            let by_hand = outcome.command.as_deref().unwrap_or_default();
+            format!(
+                "  Older versions are as they were. To try again: btw-backup run {step} {job}
+  By hand, where other options are needed: btw-backup {by_hand}
+"
+            )
+        }
         _ => String::new(),
     }
 }

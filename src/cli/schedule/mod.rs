@@ -163,8 +163,11 @@ fn plan(context: &Context, general: &General, at: &str) -> Result<Plan, Error> {
             )));
         }
     }
-    let usual = super::home().map(|home| home.join(".btw-backup"));
-    let is_usual = usual.is_ok_and(|usual| usual == config_dir);
+    // systemd and cron know the home directory of the user, whatever HOME is now.
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
+        .ok()
+        .flatten();
+    let is_usual = user.is_some_and(|user| user.dir.join(".btw-backup") == config_dir);
     let jobs = general.jobs.values().flatten().map(|job| &job.hooks);
     let mut hooks = jobs.chain([&general.hooks]);
     let is_program = |notifier: &NotifyConfig| match &notifier.way {

@@ -56,12 +56,27 @@ pub fn records(context: &Context, general: Option<&General>, found: &mut Found) 
         );
         found.findings.push(Finding::new(Level::Critical, text));
     }
+    if let Some(since) = state.died() {
+        let text = format!(
+            "the run that was begun {} did not end by itself: what hooks clear up may not have been",
+            ago(found.now.duration_since(since))
+        );
+        found.findings.push(Finding::new(Level::Warning, text));
+    }
     let record = state.read();
     found.last_run = record.ended;
     // What is wrong with the configuration is said from what it is now.
-    let is_meant =
-        |(name, task): &(&String, &TaskRecord)| task.exit_code != 0 && !name.starts_with("job ");
-    for (name, task) in record.tasks.iter().filter(is_meant) {
+    // Damage that was verified away, or deleted.
+    let is_sound = |name: &str| {
+        let dst = name.strip_prefix("verify ");
+        let of_name = |dst| found.stores.iter().find(|store| store.name == dst);
+        dst.and_then(of_name).is_some_and(|store| !store.is_damaged)
+    };
+    let is_meant = |(name, task): &(&String, &TaskRecord)| {
+        task.exit_code != 0 && !name.starts_with("job ") && !is_sound(name)
+    };
+    let failed: Vec<(&String, &TaskRecord)> = record.tasks.iter().filter(is_meant).collect();
+    for (name, task) in failed {
         let exit = Exit::from_code(task.exit_code);
         let since = task.since.unwrap_or(task.time);
         let level = match exit {

@@ -76,10 +76,10 @@ impl Found {
     }
 
     /// The age of the oldest of all last good backups.
-    pub fn oldest_seconds(&self) -> i64 {
+    pub fn oldest_seconds(&self) -> Option<i64> {
         let last = |store: &StoreFound| store.last_good;
         let oldest = self.stores.iter().filter_map(last).min();
-        oldest.map_or(0, |oldest| self.now.duration_since(oldest).as_secs())
+        oldest.map(|oldest| self.now.duration_since(oldest).as_secs())
     }
 }
 

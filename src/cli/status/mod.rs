@@ -177,9 +177,11 @@ fn nagios(found: &Found) -> String {
     };
     // What stands behind a bar is for programs.
     let what = what.replace(['|', '\n'], " ");
-    let oldest = found.oldest_seconds();
-    let free = found.free.map_or(0, |free| free.free_bytes);
-    format!("BTW-BACKUP {state} - {what} | stores={count} oldest={oldest}s free={free}B\n")
+    // What is not known is U.
+    let known = |number: Option<String>| number.unwrap_or_else(|| "U".to_owned());
+    let oldest = known(found.oldest_seconds().map(|seconds| format!("{seconds}s")));
+    let free = known(found.free.map(|free| format!("{}B", free.free_bytes)));
+    format!("BTW-BACKUP {state} - {what} | stores={count} oldest={oldest} free={free}\n")
 }
 
 fn answer(found: &Found) -> Answer<'_> {

@@ -154,6 +154,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn unchanged(mut self, previous: &Version, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
+        problems.extend(self.shrunk(&scanned));
         let (not_kept, said) = (scanned.not_kept.clone(), scanned.said.clone());
         let (cache, notes) = scanned.finish_unchanged()?;
         let cache = cache.map(|cache| ScanCache {
@@ -181,6 +182,22 @@ impl Run<'_> {
         })
     }
 
+    /// What is worth a warning where nothing else tells whether a dump is complete.
+    fn shrunk(&self, scanned: &Scanned) -> Option<String> {
+        let dumps = self
+            .versions
+            .iter()
+            .filter(|version| version.stream == StreamKind::Raw);
+        let sizes = dumps
+            .rev()
+            .take(COMPARED_DUMPS)
+            .map(|version| version.size_bytes);
+        let (now, before) = (scanned.size_bytes, sizes.max()?);
+        (now < before / 2).then(|| {
+            format!("The dump has {now} bytes, less than half of what one of the last {COMPARED_DUMPS} had ({before}): is it complete?")
+        })
+    }
+
     /// Commits that the store belongs to this source now, if it did not.
     fn adopt(&mut self) -> Result<(), StoreError> {
         let (host, source) = (self.options.host.clone(), self.options.source_name.clone());
@@ -201,7 +218,7 @@ impl Run<'_> {
     fn changed(mut self, previous: Option<&Previous>, scanned: Scanned) -> Result<Report, Error> {
         let mut problems = scanned.problems.clone();
         let scanned_problems = problems.len() as u64;
-        problems.extend(shrunk(&scanned, previous));
+        problems.extend(self.shrunk(&scanned));
         let Scanned {
             pieces,
             placed,
@@ -361,14 +378,8 @@ impl Run<'_> {
     }
 }
 
-/// What is worth a warning where nothing else tells whether a dump is complete.
-fn shrunk(scanned: &Scanned, previous: Option<&Previous>) -> Option<String> {
-    let before = previous.filter(|previous| previous.version.stream == StreamKind::Raw)?;
-    let (now, before) = (scanned.size_bytes, before.version.size_bytes);
-    (now < before / 2).then(|| {
-        format!("The dump has {now} bytes, less than half of what the version before had ({before}): is it complete?")
-    })
-}
+/// So many earlier dumps a new one is compared with: what is wrong for some nights must not become what is usual.
+const COMPARED_DUMPS: usize = 8;
 
 /// Problems, and what was said, as the end of a line of the log.
 fn listed<'a>(lines: impl Iterator<Item = &'a String>) -> String {
