@@ -18,6 +18,8 @@ use crate::ops::verify::{self, Broken, Fault, Report};
 use crate::remote::Place;
 use crate::store::Store;
 
+/// So many damaged files are named where they were not looked at.
+const NAMED_FILES: usize = 3;
 /// So many members of a version are named.
 const NAMED_MEMBERS: usize = 20;
 
@@ -141,10 +143,18 @@ fn one(context: &Context, args: &Verify, name: &str) -> Result<(Report, bool), E
         detail: format!("state: {detail}"),
         versions: newest.into_iter().collect(),
     }));
-    let is_known = !record.is_sound && report.is_sound();
+    // Whoever asks for one version wants to hear of that.
+    let is_known = args.at.is_none() && !record.is_sound && report.is_sound();
     if is_known {
+        let files: Vec<&str> = record
+            .faults
+            .iter()
+            .take(NAMED_FILES)
+            .map(String::as_str)
+            .collect();
         Output::warning(&format!(
-            "{name}: what was found damaged before was not read now; btw-backup verify {name} reads all"
+            "{name}: what was found damaged before was not read now; btw-backup verify {name} reads all: {}",
+            files.join(", ")
         ));
     }
     Ok((report, is_known))

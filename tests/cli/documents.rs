@@ -186,7 +186,7 @@ fn validate(home: &Home, documents: &[Value]) {
     commands.sort_unstable();
     commands.dedup();
     println!(
-        "documents: {} of {} commands are as the schema says",
+        "documents: {} answers of {} commands are as the schema says",
         documents.len(),
         commands.len()
     );

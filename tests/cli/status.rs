@@ -220,6 +220,13 @@ fn damage_is_told_with_what_is_damaged() {
         "{text}"
     );
     assert!(!text.contains("Older versions are as they were"), "{text}");
+    // A sample that does not meet it takes nothing back.
+    let conf = home.path("conf/config.toml");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, text.replace("sample = 100", "sample = 0.0001")).unwrap();
+    home.run(&["run", "verify"])
+        .ends(5)
+        .complains("was not read now");
     let said = home.run(&["status"]).ends(5);
     assert!(
         said.out.contains("DAMAGE") && said.out.contains(name),
